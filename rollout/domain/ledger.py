@@ -1,0 +1,309 @@
+"""The ledger's entries: what is hashed, how it is chained, and how a break in the chain is found.
+
+    digest(n) = SHA-256(text(n))        text(n) holds digest(n-1)
+
+`text` is canonical JSON: ASCII, keys sorted, no white space, shares as integers, times as UTC ISO strings.
+Personal data (user ids, free-text reasons) enters it as a commitment, SHA-256 over a random salt and the
+value; value and salt lie beside the entry and can be erased without breaking the chain.
+
+An unkeyed chain shows every change by anyone who does not rewrite all that follows and the head. A head
+digest noted elsewhere shows those too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+GENESIS: Final = "0" * 64
+"""The digest before the first entry."""
+
+ERASED: Final = "(erased)"
+"""What stands where personal data was erased."""
+
+
+class Action(StrEnum):
+    """What can happen to an installation; the vocabulary of the audit log."""
+
+    INSTALLATION_CREATE = "installation:create"
+    FLAG_CREATE = "flag:create"
+    FLAG_UPDATE = "flag:update"
+    FLAG_PERCENTAGE_SET = "flag:percentage:set"
+    FLAG_ENABLE = "flag:enable"
+    FLAG_DISABLE = "flag:disable"
+    FLAG_DESCRIBE = "flag:describe"
+    FLAG_KILL = "flag:kill"
+    FLAG_RESTORE = "flag:restore"
+    OVERRIDE_SET = "override:set"
+    OVERRIDE_REMOVE = "override:remove"
+    CASCADE_SET = "cascade:set"
+    ACCESS_TOKEN_CREATE = "access_token:create"  # noqa: S105 - an action's name
+    ACCESS_TOKEN_REVOKE = "access_token:revoke"  # noqa: S105 - an action's name
+    SESSION_INVITE = "session:invite"
+    SESSION_OPEN = "session:open"
+    SESSION_CLOSE = "session:close"
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """A value that must stay erasable: it is committed to in the chain, not written into it."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalRow:
+    """What lies beside an entry: the salt and value behind one commitment; both None once erased."""
+
+    field: str
+    salt: str | None
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One ledger entry as people read it, personal data filled in where it was not erased.
+
+    `at` is aware, UTC. `before` and `after` are JSON documents, None where the thing was not there.
+    """
+
+    revision: int
+    at: datetime
+    actor: str
+    action: Action
+    subject: str
+    before: Any
+    after: Any
+    reason: str | None
+    previous_digest: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    """One ledger entry as it lies in the store: the hashed text, and columns that repeat it for queries."""
+
+    revision: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    text: str
+    previous_digest: str
+    digest: str
+    personal: tuple[PersonalRow, ...] = ()
+
+
+def instant(at: datetime) -> str:
+    """Write an aware datetime as UTC ISO text with microseconds: `2026-11-22T14:03:00.000000Z`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_instant(text: str) -> datetime:
+    """Read what `instant` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def canonical(document: Any) -> str:
+    """Write a JSON document in its one canonical form."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a canonical text as 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("ascii", "backslashreplace")).hexdigest()
+
+
+def commitment(salt: str, value: str) -> str:
+    """Return the commitment to a value: SHA-256 over salt, a NUL and the value, in hexadecimal."""
+    return hashlib.sha256(salt.encode() + b"\0" + value.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def seal(
+    *,
+    installation: str,
+    revision: int,
+    at: datetime,
+    actor: str,
+    action: Action,
+    subject: str,
+    before: Any,
+    after: Any,
+    reason: str | None,
+    previous_digest: str,
+    new_salt: Callable[[], str],
+) -> SealedEntry:
+    """Make the entry that follows `previous_digest`.
+
+    Args:
+        installation: the installation's id, part of the text, so that entries cannot move between two.
+        revision: one more than the entry before.
+        at: when, aware.
+        actor: who, as the log shows it.
+        action: what.
+        subject: on which thing, such as `flag:enableLiteLLM`.
+        before: the thing's state before, JSON with `Personal` leaves.
+        after: and after.
+        reason: free text; personal by nature.
+        previous_digest: the digest of the entry before, `GENESIS` for the first.
+        new_salt: returns a fresh random text of at least 128 bits each time.
+    """
+    rows: list[PersonalRow] = []
+
+    def commit_to(value: Any, field: str) -> Any:
+        if isinstance(value, Personal):
+            salt = new_salt()
+            rows.append(PersonalRow(field, salt, value.value))
+            return {"commitment": commitment(salt, value.value)}
+        if isinstance(value, Mapping):
+            return {name: commit_to(inner, f"{field}.{name}") for name, inner in value.items()}
+        return value
+
+    document = {
+        "installation": installation,
+        "revision": revision,
+        "at": instant(at),
+        "actor": actor,
+        "action": str(action),
+        "subject": subject,
+        "before": commit_to(before, "before"),
+        "after": commit_to(after, "after"),
+        "reason": None if reason is None else commit_to(Personal(reason), "reason"),
+        "previous_digest": previous_digest,
+    }
+    text = canonical(document)
+    return SealedEntry(
+        revision,
+        instant(at),
+        actor,
+        str(action),
+        subject,
+        text,
+        previous_digest,
+        digest_of(text),
+        tuple(rows),
+    )
+
+
+def unseal(sealed: SealedEntry) -> Entry:
+    """Return an entry as people read it; erased personal data reads `ERASED`."""
+    document = json.loads(sealed.text)
+    values = {row.field: row.value for row in sealed.personal}
+
+    def fill(value: Any, field: str) -> Any:
+        if isinstance(value, dict):
+            if set(value) == {"commitment"}:
+                known = values.get(field)
+                return ERASED if known is None else known
+            return {name: fill(inner, f"{field}.{name}") for name, inner in value.items()}
+        return value
+
+    return Entry(
+        revision=sealed.revision,
+        at=parse_instant(document["at"]),
+        actor=document["actor"],
+        action=Action(document["action"]),
+        subject=document["subject"],
+        before=fill(document["before"], "before"),
+        after=fill(document["after"], "after"),
+        reason=fill(document["reason"], "reason"),
+        previous_digest=sealed.previous_digest,
+        digest=sealed.digest,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Where the chain breaks first: the revision and a sentence that says how."""
+
+    revision: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a walk over the whole ledger found: entries read, the head, and the first break if any."""
+
+    ok: bool
+    entries: int
+    head: str
+    first_break: Break | None
+
+
+def verify(entries: Iterable[SealedEntry], *, head_revision: int, head_digest: str, installation: str) -> Verification:
+    """Walk the chain from the first entry to the head.
+
+    Args:
+        entries: all entries in revision order.
+        head_revision: the head row's revision; 0 for an empty ledger.
+        head_digest: the head row's digest; `GENESIS` for an empty ledger.
+        installation: the installation's id.
+    """
+    count, expected, previous = 0, 1, GENESIS
+    for sealed in entries:
+        count += 1
+        why = _fault(sealed, expected, previous, installation)
+        if why is not None:
+            # a removed entry shows at its own revision, an inserted or altered one at the one it bears
+            return Verification(False, count, head_digest, Break(min(expected, sealed.revision), why))
+        expected, previous = sealed.revision + 1, sealed.digest
+    last = expected - 1
+    if last != head_revision:
+        why = (
+            f"the ledger ends at {last}, its head says {head_revision}: entries were cut off"
+            if last < head_revision
+            else f"the ledger goes on to {last}, its head says {head_revision}: entries were added around the door"
+        )
+        return Verification(False, count, head_digest, Break(min(last, head_revision) + 1, why))
+    if previous != head_digest:
+        return Verification(False, count, head_digest, Break(max(last, 1), "the head's digest is not the last entry's"))
+    return Verification(True, count, head_digest, None)
+
+
+def _fault(sealed: SealedEntry, expected: int, previous: str, installation: str) -> str | None:
+    if sealed.revision != expected:
+        return f"entry {expected} is missing" if sealed.revision > expected else "an entry was inserted"
+    if digest_of(sealed.text) != sealed.digest:
+        return "the text was altered: its digest is another"
+    try:
+        document = json.loads(sealed.text)
+    except ValueError:
+        return "the text is no JSON"
+    if sealed.previous_digest != previous or document.get("previous_digest") != previous:
+        return "it does not follow the entry before it"
+    columns = {
+        "installation": installation,
+        "revision": sealed.revision,
+        "at": sealed.at,
+        "actor": sealed.actor,
+        "action": sealed.action,
+        "subject": sealed.subject,
+    }
+    for name, value in columns.items():
+        if document.get(name) != value:
+            return f"{name} beside the text was altered"
+    commitments = dict(_commitments(document))
+    for row in sealed.personal:
+        if row.field not in commitments:
+            return f"personal data was added to {row.field!r}"
+        if (row.value is None) != (row.salt is None):
+            return f"the personal data of {row.field!r} was erased by half"
+        if row.value is not None and row.salt is not None and commitment(row.salt, row.value) != commitments[row.field]:
+            return f"the personal data of {row.field!r} was altered"
+    missing = commitments.keys() - {row.field for row in sealed.personal}
+    return f"the personal data of {min(missing)!r} was removed without a trace" if missing else None
+
+
+def _commitments(document: Mapping[str, Any], field: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in document.items():
+        where = f"{field}.{name}" if field else name
+        if isinstance(value, dict):
+            if set(value) == {"commitment"}:
+                yield where, value["commitment"]
+            else:
+                yield from _commitments(value, where)

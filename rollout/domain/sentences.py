@@ -1,0 +1,98 @@
+"""Ledger entries as sentences: who did what, from what to what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollout.domain.ledger import Action, Entry
+from rollout.domain.share import percentage_text
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field that an entry changed, as text for people; `-` where there was nothing."""
+
+    field: str
+    before: str
+    after: str
+
+
+def sentence(entry: Entry) -> str:
+    """Say what an entry did, without who, when and why: `set enableLiteLLM from 10 % to 12.5 %`."""
+    thing = entry.subject.partition(":")[2]
+    before, after = _mapping(entry.before), _mapping(entry.after)
+    match entry.action:
+        case Action.INSTALLATION_CREATE:
+            return "created this installation"
+        case Action.FLAG_CREATE:
+            return f"created the flag {thing} at {_share(after)}"
+        case Action.FLAG_PERCENTAGE_SET:
+            return f"set {thing} from {_share(before)} to {_share(after)}"
+        case Action.FLAG_ENABLE:
+            return f"enabled {thing} at {_share(after)}"
+        case Action.FLAG_DISABLE:
+            return f"disabled {thing}, which stood at {_share(before)}"
+        case Action.FLAG_DESCRIBE:
+            return f"described {thing}"
+        case Action.FLAG_UPDATE:
+            fields = ", ".join(
+                f"{change.field} from {change.before} to {change.after}" for change in field_changes(entry)
+            )
+            return f"changed {thing}: {fields}"
+        case Action.FLAG_KILL:
+            return f"STOPPED {thing}: everybody direct"
+        case Action.FLAG_RESTORE:
+            return f"restored {thing}: back to {_share(after) if after.get('enabled') else 'disabled'}"
+        case Action.OVERRIDE_SET:
+            until = f" until {after['expires_at']}" if after.get("expires_at") else ""
+            return f"forced {after.get('user')} {after.get('variant')} for {thing}{until}"
+        case Action.OVERRIDE_REMOVE:
+            return f"removed {before.get('user')} (forced {before.get('variant')}) from {thing}"
+        case Action.CASCADE_SET:
+            return f"set the cascade to {', '.join(after.get('models', ()))}"
+        case Action.ACCESS_TOKEN_CREATE:
+            return f"created the access token {after.get('name')} ({after.get('role')})"
+        case Action.ACCESS_TOKEN_REVOKE:
+            return f"revoked the access token {before.get('name')} ({before.get('role')})"
+        case Action.SESSION_INVITE:
+            return f"made a sign-in link for {after.get('name')} ({after.get('role')})"
+        case Action.SESSION_OPEN:
+            return f"signed in as {after.get('role')}"
+        case Action.SESSION_CLOSE:
+            return "signed out"
+
+
+def field_changes(entry: Entry) -> tuple[FieldChange, ...]:
+    """List the fields that differ between before and after, in a stable order."""
+    before, after = _mapping(entry.before), _mapping(entry.after)
+    return tuple(
+        FieldChange(_named(field), _shown(field, before.get(field)), _shown(field, after.get(field)))
+        for field in sorted(before.keys() | after.keys())
+        if before.get(field) != after.get(field)
+    )
+
+
+def _mapping(document: Any) -> Mapping[str, Any]:
+    return document if isinstance(document, Mapping) else {}
+
+
+def _share(document: Mapping[str, Any]) -> str:
+    return percentage_text(int(document.get("share", 0)))
+
+
+def _named(field: str) -> str:
+    return "percentage" if field == "share" else field
+
+
+def _shown(field: str, value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if field == "share":
+        return percentage_text(int(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)

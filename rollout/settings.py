@@ -1,0 +1,181 @@
+"""Read a mapping, usually the process's environment, into frozen settings: pure, every problem at once.
+
+Empty means unset. A switch reads 1/true/yes/on and 0/false/no/off in any case. What cannot be read is
+reported, never guessed: a `Problem` names the variable and what stands instead. Secrets are kept out of
+`repr` and out of every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+DEFAULT_OPENROUTER: Final = "https://openrouter.ai/api/v1"
+DEFAULT_LITELLM_PORT: Final = 4000
+
+_T = TypeVar("_T")
+_YES: Final = frozenset({"1", "true", "yes", "on"})
+_NO: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A variable that could not be read, and what that leads to."""
+
+    variable: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.variable} {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """Where the two paths lead. Base URLs carry no trailing slash; timeouts are in seconds.
+
+    `litellm_url` ends before `/v1`; `openrouter_url` includes its `/api/v1`.
+    """
+
+    openrouter_url: str = DEFAULT_OPENROUTER
+    openrouter_key: str | None = field(default=None, repr=False)
+    litellm_url: str = f"http://127.0.0.1:{DEFAULT_LITELLM_PORT}"
+    litellm_key: str | None = field(default=None, repr=False)
+    total_timeout: float = 120.0
+    attempt_timeout: float = 60.0
+    first_token_timeout: float = 20.0
+    stall_timeout: float = 15.0
+    allow_paid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the environment says, but the overrides of the flag (see `rollout.client.environment`).
+
+    `litellm_url` and `openrouter_url` in `upstreams` are defaults where the variables are unset;
+    `litellm_is_ours` and `openrouter_given` say which. `problems` lists what could not be read.
+    """
+
+    upstreams: Upstreams = field(default_factory=Upstreams)
+    openrouter_given: bool = False
+    litellm_is_ours: bool = True
+    litellm_port: int = DEFAULT_LITELLM_PORT
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    salt: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    data_dir: Path = Path("data")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
+    kill_file: Path = Path("data/kill")
+    free_requests_per_minute: int = 20
+    free_requests_per_day: int | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+def read_switch(text: str) -> bool | None:
+    """Read a switch; None where the text is neither yes nor no."""
+    word = text.strip().lower()
+    return True if word in _YES else False if word in _NO else None
+
+
+def given(environ: Mapping[str, str], name: str) -> str | None:
+    """Return a variable's value trimmed; None where it is unset or empty."""
+    return environ.get(name, "").strip() or None
+
+
+def parse_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; never raises, what cannot be read stands in `problems` and keeps its default."""
+    problems: list[Problem] = []
+
+    def read(name: str, parse: Callable[[str], _T], default: _T, needs: str) -> _T:
+        text = given(environ, name)
+        if text is None:
+            return default
+        try:
+            return parse(text)
+        except ValueError:
+            shown = "a value that cannot be read" if "://" in text and "@" in text else repr(text[:80])
+            problems.append(Problem(name, f"is {shown}; it needs {needs}"))
+            return default
+
+    seconds = "a number of seconds above 0"
+    port = read("LITELLM_PORT", _port, DEFAULT_LITELLM_PORT, "a port from 1 to 65535")
+    defaults = Upstreams()
+    upstreams = Upstreams(
+        openrouter_url=read("OPENROUTER_BASE_URL", _url, DEFAULT_OPENROUTER, "an http(s) URL"),
+        openrouter_key=given(environ, "OPENROUTER_API_KEY"),
+        litellm_url=read("LITELLM_BASE_URL", _gateway_url, f"http://127.0.0.1:{port}", "an http(s) URL"),
+        litellm_key=given(environ, "LITELLM_MASTER_KEY"),
+        total_timeout=read("ROLLOUT_TOTAL_TIMEOUT", _seconds, defaults.total_timeout, seconds),
+        attempt_timeout=read("ROLLOUT_ATTEMPT_TIMEOUT", _seconds, defaults.attempt_timeout, seconds),
+        first_token_timeout=read("ROLLOUT_FIRST_TOKEN_TIMEOUT", _seconds, defaults.first_token_timeout, seconds),
+        stall_timeout=read("ROLLOUT_STALL_TIMEOUT", _seconds, defaults.stall_timeout, seconds),
+        allow_paid=read("ROLLOUT_ALLOW_PAID", _switch, defaults.allow_paid, "yes or no"),
+    )
+    data_dir = Path(given(environ, "ROLLOUT_DATA_DIR") or "data")
+    return Settings(
+        upstreams=upstreams,
+        openrouter_given=given(environ, "OPENROUTER_BASE_URL") is not None,
+        litellm_is_ours=given(environ, "LITELLM_BASE_URL") is None,
+        litellm_port=port,
+        url=read("ROLLOUT_URL", _url, None, "an http(s) URL"),
+        token=given(environ, "ROLLOUT_TOKEN"),
+        salt=given(environ, "ROLLOUT_SALT"),
+        database_url=given(environ, "ROLLOUT_DATABASE_URL"),
+        data_dir=data_dir,
+        host=given(environ, "ROLLOUT_HOST") or "127.0.0.1",
+        port=read("ROLLOUT_PORT", _port, 8080, "a port from 0 to 65535 (0 picks a free one)"),
+        allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
+        kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
+        free_requests_per_minute=read("ROLLOUT_FREE_REQUESTS_PER_MINUTE", _count, 20, "a whole number, 0 for none"),
+        free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
+        problems=tuple(problems),
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in text.split(",") if (name := part.strip().lower()))
+
+
+def _switch(text: str) -> bool:
+    read = read_switch(text)
+    if read is None:
+        raise ValueError(text)
+    return read
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
+def _port(text: str) -> int:
+    number = _count(text)
+    if number > 65_535:
+        raise ValueError(text)
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 86_400:  # also refuses NaN
+        raise ValueError(text)
+    return number
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError where it is no port
+    return text.rstrip("/")
+
+
+def _gateway_url(text: str) -> str:
+    # people paste the gateway's OpenAI base URL as often as its root
+    return _url(text).removesuffix("/v1")
