@@ -1,0 +1,209 @@
+"""Change flags and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from rollout.domain.errors import InvalidValue, NotFound, PreflightFailed, StaleChange
+from rollout.domain.flag import Flag, Override, Variant
+from rollout.domain.identity import check_description, check_reason, check_user_id
+from rollout.domain.ledger import Action, Personal, instant
+from rollout.store.door import Door, Writing
+from rollout.store.flags import put_override, read_flag, remove_override, update_flag
+
+Preflight = Callable[[], Sequence[str]]
+"""Asked only when a share is about to rise; answers sentences about what is in the way, none where all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlagChange:
+    """Fields to change; None leaves a field as it is. `share` is in parts per 100,000."""
+
+    enabled: bool | None = None
+    share: int | None = None
+    description: str | None = None
+
+
+def change_flag(
+    door: Door,
+    key: str,
+    change: FlagChange,
+    *,
+    actor: str,
+    reason: str | None = None,
+    seen: int | None = None,
+    preflight: Preflight = tuple,
+) -> Flag:
+    """Change a flag's fields in one entry; a change that changes nothing writes none.
+
+    Args:
+        door: the database.
+        key: which flag.
+        change: the fields.
+        actor: who.
+        reason: why.
+        seen: the flag's revision the caller looked at; None changes whatever is there.
+        preflight: asked when more users than now would go through the gateway.
+
+    Raises:
+        NotFound: there is no such flag.
+        StaleChange: the flag was changed after revision `seen`.
+        PreflightFailed: more users would go through the gateway and something speaks against it.
+        InvalidValue: the reason or the description cannot be stored.
+    """
+    reason = check_reason(reason)
+    description = None if change.description is None else check_description(change.description)
+    with door.writing() as writing:
+        before = read_flag(writing.connection, key)
+        if seen is not None and seen != before.revision:
+            raise StaleChange(
+                f"{key} was changed meanwhile: you looked at revision {seen}, it is at {before.revision}. "
+                "Nothing was changed; look at it again.",
+                current=before,
+                seen=seen,
+                now=before.revision,
+            )
+        after = replace(
+            before,
+            enabled=before.enabled if change.enabled is None else change.enabled,
+            share=before.share if change.share is None else change.share,
+            description=before.description if description is None else description,
+        )
+        if after == before:
+            return before
+        if _reach(after) > _reach(before) and (problems := tuple(preflight())):
+            raise PreflightFailed(problems)
+        return _write(writing, before, after, _action(before, after), actor, reason)
+
+
+def kill(door: Door, key: str, *, actor: str, reason: str | None = None) -> Flag:
+    """Stop a flag: everybody direct, testers too. Idempotent, and never refused as stale.
+
+    Raises:
+        NotFound: there is no such flag.
+        InvalidValue: the reason cannot be stored.
+    """
+    return _switch(door, key, killed=True, action=Action.FLAG_KILL, actor=actor, reason=reason)
+
+
+def restore(door: Door, key: str, *, actor: str, reason: str | None = None) -> Flag:
+    """Lift a kill: the flag's other fields count again. Idempotent.
+
+    Raises:
+        NotFound: there is no such flag.
+        InvalidValue: the reason cannot be stored.
+    """
+    return _switch(door, key, killed=False, action=Action.FLAG_RESTORE, actor=actor, reason=reason)
+
+
+def set_override(
+    door: Door,
+    key: str,
+    user: str,
+    variant: Variant,
+    *,
+    actor: str,
+    reason: str | None = None,
+    expires_at: datetime | None = None,
+) -> Flag:
+    """Force one user on or off, until `expires_at` where given. Idempotent.
+
+    Raises:
+        NotFound: there is no such flag.
+        InvalidValue: the user id or reason cannot be stored, or the override would end in the past.
+    """
+    user, reason = check_user_id(user), check_reason(reason)
+    override = Override(variant, reason, expires_at)
+    with door.writing() as writing:
+        flag = read_flag(writing.connection, key)
+        if not override.holds(writing.now):
+            raise InvalidValue("expires_at lies in the past, so the override would never apply", field="expires_at")
+        before = flag.overrides.get(user)
+        if before == override:
+            return flag
+        entry = writing.record(
+            actor,
+            Action.OVERRIDE_SET,
+            f"override:{key}",
+            before=_override_document(user, before),
+            after=_override_document(user, override),
+            reason=reason,
+        )
+        put_override(writing, key, user, override, entry.revision)
+        return read_flag(writing.connection, key)
+
+
+def unset_override(door: Door, key: str, user: str, *, actor: str, reason: str | None = None) -> Flag:
+    """Stop forcing a user.
+
+    Raises:
+        NotFound: there is no such flag, or the user is not forced.
+        InvalidValue: the reason cannot be stored.
+    """
+    reason = check_reason(reason)
+    with door.writing() as writing:
+        flag = read_flag(writing.connection, key)
+        before = flag.overrides.get(user)
+        if before is None:
+            raise NotFound(f"{user!r} is not forced on or off for {key}")
+        document = _override_document(user, before)
+        writing.record(actor, Action.OVERRIDE_REMOVE, f"override:{key}", before=document, after=None, reason=reason)
+        remove_override(writing, key, user)
+        return read_flag(writing.connection, key)
+
+
+def flag_state(flag: Flag) -> dict[str, Any]:
+    """Return what the ledger keeps of a flag: everything but its overrides, which have entries of their own."""
+    return {
+        "description": flag.description,
+        "enabled": flag.enabled,
+        "killed": flag.killed,
+        "share": flag.share,
+        "salt": flag.salt,
+        "hash_version": flag.hash_version,
+    }
+
+
+def _switch(door: Door, key: str, *, killed: bool, action: Action, actor: str, reason: str | None) -> Flag:
+    reason = check_reason(reason)
+    with door.writing() as writing:
+        before = read_flag(writing.connection, key)
+        if before.killed is killed:
+            return before
+        return _write(writing, before, replace(before, killed=killed), action, actor, reason)
+
+
+def _write(writing: Writing, before: Flag, after: Flag, action: Action, actor: str, reason: str | None) -> Flag:
+    entry = writing.record(
+        actor, action, f"flag:{before.key}", before=flag_state(before), after=flag_state(after), reason=reason
+    )
+    after = replace(after, revision=entry.revision)
+    update_flag(writing, after)
+    return after
+
+
+def _reach(flag: Flag) -> int:
+    return flag.share if flag.enabled else 0
+
+
+def _action(before: Flag, after: Flag) -> Action:
+    single = {
+        "enabled": Action.FLAG_ENABLE if after.enabled else Action.FLAG_DISABLE,
+        "share": Action.FLAG_PERCENTAGE_SET,
+        "description": Action.FLAG_DESCRIBE,
+    }
+    changed = [field for field in single if getattr(before, field) != getattr(after, field)]
+    return single[changed[0]] if len(changed) == 1 else Action.FLAG_UPDATE
+
+
+def _override_document(user: str, override: Override | None) -> Mapping[str, Any] | None:
+    if override is None:
+        return None
+    return {
+        "user": Personal(user),
+        "variant": str(override.variant),
+        "expires_at": instant(override.expires_at) if override.expires_at else None,
+    }

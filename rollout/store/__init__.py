@@ -1,0 +1,1 @@
+"""The database: tables, migrations, reads, and the one door for writes. Rows never leave this folder."""

@@ -1,0 +1,148 @@
+"""The one door for writes.
+
+A transaction locks the head row before it reads anything, so writers queue up and every entry follows the one
+before it: revisions are gapless and in commit order, on both databases and from any number of processes. It
+commits only when every change came with a ledger entry.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, select, text, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.sql import Executable
+
+from rollout.domain.errors import StoreFailed
+from rollout.domain.ledger import Action, Entry, parse_instant, seal, unseal
+from rollout.store import tables
+from rollout.store.engine import WRITE, reading, translating
+
+CHANNEL = "rollout_ledger"
+"""PostgreSQL's notification channel; its payload is the new revision."""
+
+
+def utc_now() -> datetime:
+    """Return the time as every writer takes it unless told otherwise."""
+    return datetime.now(UTC)
+
+
+def new_salt() -> str:
+    """Return 128 random bits as text, the salt of one commitment."""
+    return secrets.token_hex(16)
+
+
+class Writing:
+    """One open write transaction: read under the lock, change, record.
+
+    `now` is the transaction's one moment; it never lies before the last entry's, so the ledger's times are in
+    the order of its revisions even when a machine's clock went back.
+    """
+
+    def __init__(self, connection: Connection, *, now: datetime, salts: Callable[[], str]) -> None:
+        self.connection = connection
+        self._salts = salts
+        head = connection.execute(select(tables.head).where(tables.head.c.one == 1).with_for_update()).one_or_none()
+        if head is None:
+            raise StoreFailed("the ledger's head row is gone; restore a backup and run `rollout audit verify`")
+        self._revision: int = head.revision
+        self._digest: str = head.digest
+        self.now = max(now, parse_instant(head.at)) if head.at else now
+        row = connection.execute(select(tables.installation.c.id)).one_or_none()
+        self.installation: str | None = row.id if row else None
+        self._changed = self._recorded = False
+
+    @property
+    def next_revision(self) -> int:
+        """Return the revision that the next entry recorded will have."""
+        return self._revision + 1
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether something was changed and not yet recorded."""
+        return self._changed and not self._recorded
+
+    def change(self, statement: Executable) -> CursorResult[Any]:
+        """Execute one changing statement; without an entry in the same transaction the door will not close on it."""
+        self._changed = True
+        return self.connection.execute(statement)
+
+    def record(
+        self, actor: str, action: Action, subject: str, *, before: Any, after: Any, reason: str | None = None
+    ) -> Entry:
+        """Write the entry for what was changed; it has the revision `next_revision` named."""
+        if self.installation is None:
+            raise StoreFailed("this database holds no installation yet; start the server once")
+        sealed = seal(
+            installation=self.installation,
+            revision=self._revision + 1,
+            at=self.now,
+            actor=actor,
+            action=action,
+            subject=subject,
+            before=before,
+            after=after,
+            reason=reason,
+            previous_digest=self._digest,
+            new_salt=self._salts,
+        )
+        columns = ("revision", "at", "actor", "action", "subject", "text", "previous_digest", "digest")
+        self.connection.execute(insert(tables.ledger).values({name: getattr(sealed, name) for name in columns}))
+        for row in sealed.personal:
+            self.connection.execute(
+                insert(tables.ledger_personal).values(
+                    revision=sealed.revision, field=row.field, salt=row.salt, value=row.value
+                )
+            )
+        self.connection.execute(
+            update(tables.head)
+            .where(tables.head.c.one == 1)
+            .values(revision=sealed.revision, digest=sealed.digest, at=sealed.at)
+        )
+        if self.connection.dialect.name == "postgresql":
+            # delivered by the database at commit, never before
+            self.connection.execute(
+                text(f"SELECT pg_notify('{CHANNEL}', :revision)"), {"revision": str(sealed.revision)}
+            )
+        self._revision, self._digest, self._recorded = sealed.revision, sealed.digest, True
+        return unseal(sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A database with the world its writers need: a clock and salts."""
+
+    engine: Engine
+    clock: Callable[[], datetime] = field(default=utc_now)
+    salts: Callable[[], str] = field(default=new_salt)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """Open the door; leaving the block commits, an exception rolls back.
+
+        A row that names its entry is written after that entry: foreign keys are checked at each statement.
+
+        Raises:
+            StoreFailed: something was changed and not recorded.
+            StoreUnreachable: the database does not answer.
+        """
+        with (
+            translating(self.engine),
+            self.engine.connect().execution_options(**{WRITE: True}) as connection,
+            connection.begin(),
+        ):
+            writing = Writing(connection, now=self.clock(), salts=self.salts)
+            yield writing
+            if writing.unrecorded:
+                raise StoreFailed("a change without a ledger entry was refused; this is a fault in the program")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read in one transaction, so that everything read belongs together."""
+        with reading(self.engine) as connection:
+            yield connection

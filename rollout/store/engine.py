@@ -1,0 +1,142 @@
+"""Open the database: SQLite in WAL by default, PostgreSQL through psycopg 3."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+
+from rollout.domain.errors import StoreFailed, StoreUnreachable
+
+WRITE: Final = "rollout_write"
+"""Execution option of connections that will write; on SQLite they take the write lock before they read."""
+
+NO_TRANSACTION: Final = "rollout_no_transaction"
+"""Execution option of connections that only look; on SQLite an open transaction would hide others' commits."""
+
+_BUSY_MILLISECONDS: Final = 15_000
+
+
+def database_url(text: str | None, data_dir: Path) -> URL:
+    """Return the database's URL: what was given, else SQLite in the data folder.
+
+    Raises:
+        StoreFailed: the URL cannot be read or names a database this program does not speak.
+    """
+    if text is None:
+        return URL.create("sqlite", database=str(data_dir / "rollout.db"))
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise StoreFailed("ROLLOUT_DATABASE_URL is no database URL; write sqlite:///file or postgresql://…") from None
+    match url.get_backend_name():
+        case "sqlite":
+            return url
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+psycopg")
+        case other:
+            raise StoreFailed(f"ROLLOUT_DATABASE_URL names {other!r}; SQLite and PostgreSQL are spoken here")
+
+
+def open_engine(url: URL) -> Engine:
+    """Make an engine; nothing is connected yet.
+
+    Raises:
+        StoreFailed: the driver is not installed, or the folder of a SQLite file cannot be made.
+    """
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url)
+    try:
+        return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15, connect_args={"connect_timeout": 5})
+    except (NoSuchModuleError, ModuleNotFoundError):
+        raise StoreFailed("PostgreSQL needs its driver: pip install 'llm-rollout[server,postgres]'") from None
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        folder = Path(url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise StoreUnreachable(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
+    engine = create_engine(url, connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, below
+        for pragma in (
+            f"busy_timeout={_BUSY_MILLISECONDS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a committed entry survives the power cut
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # a deferred transaction that reads first and writes then fails at once, whatever the timeout
+        options = connection.get_execution_options()
+        if not options.get(NO_TRANSACTION, False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE, False) else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def translating(engine: Engine) -> Iterator[None]:
+    """Turn a driver's own errors about reaching the database into ours; the URL's password is never shown."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        where = engine.url.render_as_string(hide_password=True)
+        raise StoreUnreachable(f"the database {where} cannot be used: {_first_line(error)}") from error
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """Read in one transaction, so that everything read belongs together.
+
+    Raises:
+        StoreUnreachable: the database does not answer.
+    """
+    with translating(engine), engine.connect() as plain:
+        connection = plain
+        if engine.dialect.name == "postgresql":
+            connection = plain.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
+
+
+def _first_line(error: DBAPIError) -> str:
+    return next(iter(str(error.orig).strip().splitlines()), type(error).__name__)
+
+
+def backup(engine: Engine, target: Path) -> None:
+    """Copy a SQLite database, while it is in use, to a new file.
+
+    Raises:
+        StoreFailed: the target exists, or the database is not SQLite.
+    """
+    if engine.dialect.name != "sqlite":
+        raise StoreFailed("db backup copies SQLite; for PostgreSQL run pg_dump")
+    try:
+        descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        raise StoreFailed(f"{str(target)!r} exists already; a backup never overwrites") from None
+    except OSError as error:
+        raise StoreFailed(f"{str(target)!r} cannot be written: {error.strerror}") from error
+    os.close(descriptor)
+    with translating(engine), engine.connect() as connection:
+        source = connection.connection.driver_connection
+        destination = sqlite3.connect(target)
+        try:
+            source.backup(destination)  # type: ignore[union-attr]  # the driver's connection is sqlite3's
+        finally:
+            destination.close()

@@ -1,0 +1,125 @@
+"""Flags, overrides and the cascade: rows to values and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from rollout.domain.errors import NotFound
+from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
+from rollout.domain.ledger import instant, parse_instant
+from rollout.domain.snapshot import Snapshot
+from rollout.store import tables
+from rollout.store.door import Writing
+from rollout.store.ledger import read_head
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """The installation's ordered model ids; revision 0 and no models before it was first set."""
+
+    models: tuple[str, ...]
+    revision: int
+
+
+def read_flag(connection: Connection, key: str) -> Flag:
+    """Return one flag with its overrides.
+
+    Raises:
+        NotFound: there is no such flag.
+    """
+    row = connection.execute(select(tables.flags).where(tables.flags.c.key == key)).one_or_none()
+    if row is None:
+        known = ", ".join(connection.execute(select(tables.flags.c.key).order_by(tables.flags.c.key)).scalars())
+        raise NotFound(f"there is no flag {key!r}; there is {known or 'none yet'}")
+    return _flag(row, _overrides(connection, key).get(key, {}))
+
+
+def read_flags(connection: Connection) -> dict[str, Flag]:
+    """Return every flag with its overrides, by key."""
+    overrides = _overrides(connection)
+    rows = connection.execute(select(tables.flags).order_by(tables.flags.c.key))
+    return {row.key: _flag(row, overrides.get(row.key, {})) for row in rows}
+
+
+def read_cascade(connection: Connection) -> Cascade:
+    """Return the cascade."""
+    row = connection.execute(select(tables.cascade)).one_or_none()
+    return Cascade(tuple(json.loads(row.models)), row.revision) if row else Cascade((), 0)
+
+
+def read_snapshot(connection: Connection) -> Snapshot:
+    """Return everything a client needs, all of one moment."""
+    head = read_head(connection)
+    installation = connection.execute(select(tables.installation.c.id)).scalar_one_or_none() or ""
+    flags: dict[str, Flag | BrokenFlag] = dict(read_flags(connection))
+    return Snapshot(installation, head.revision, head.digest, flags, read_cascade(connection).models)
+
+
+def insert_flag(writing: Writing, flag: Flag) -> None:
+    """Write a new flag; its overrides are written one by one."""
+    writing.change(insert(tables.flags).values(key=flag.key, **_columns(flag)))
+
+
+def update_flag(writing: Writing, flag: Flag) -> None:
+    """Write a flag that exists; its overrides are written one by one."""
+    writing.change(update(tables.flags).where(tables.flags.c.key == flag.key).values(**_columns(flag)))
+
+
+def put_override(writing: Writing, key: str, user: str, override: Override, revision: int) -> None:
+    """Write an override, new or again."""
+    remove_override(writing, key, user)
+    writing.change(
+        insert(tables.overrides).values(
+            flag_key=key,
+            user_id=user,
+            variant=str(override.variant),
+            reason=override.reason,
+            expires_at=instant(override.expires_at) if override.expires_at else None,
+            revision=revision,
+        )
+    )
+
+
+def remove_override(writing: Writing, key: str, user: str) -> None:
+    """Remove an override if it is there."""
+    where = (tables.overrides.c.flag_key == key) & (tables.overrides.c.user_id == user)
+    writing.change(delete(tables.overrides).where(where))
+
+
+def put_cascade(writing: Writing, models: tuple[str, ...], revision: int) -> None:
+    """Write the cascade, new or again."""
+    writing.change(delete(tables.cascade))
+    writing.change(insert(tables.cascade).values(one=1, models=json.dumps(models), revision=revision))
+
+
+def _columns(flag: Flag) -> dict[str, object]:
+    names = ("description", "enabled", "killed", "share", "salt", "hash_version", "revision")
+    return {name: getattr(flag, name) for name in names}
+
+
+def _flag(row: Row[tuple[object, ...]], overrides: dict[str, Override]) -> Flag:
+    return Flag(
+        key=row.key,
+        description=row.description,
+        enabled=row.enabled,
+        killed=row.killed,
+        share=row.share,
+        salt=row.salt,
+        hash_version=row.hash_version,
+        revision=row.revision,
+        overrides=overrides,
+    )
+
+
+def _overrides(connection: Connection, key: str | None = None) -> dict[str, dict[str, Override]]:
+    query = select(tables.overrides).order_by(tables.overrides.c.user_id)
+    if key is not None:
+        query = query.where(tables.overrides.c.flag_key == key)
+    found: dict[str, dict[str, Override]] = {}
+    for row in connection.execute(query):
+        expires = parse_instant(row.expires_at) if row.expires_at else None
+        found.setdefault(row.flag_key, {})[row.user_id] = Override(Variant(row.variant), row.reason, expires)
+    return found
