@@ -1,0 +1,280 @@
+"""How each scripted fault is played: a table from kind to a coroutine."""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from rollout.simulator import refusals
+from rollout.simulator.account import Exhausted, Window
+from rollout.simulator.answers import DONE, KEEP_ALIVE, Answer, Chunks, plain_document
+from rollout.simulator.exchange import EVENTS, HTML, JSON, Exchange
+from rollout.simulator.faults import Fault, Kind
+from rollout.simulator.refusals import Refusal
+from rollout.simulator.world import World
+
+_MARK: Final = b'"content": "@@"'  # unescaped quotes: no id or text can hold it
+_BLOCK: Final = 64 * 1024
+_PROVIDER_ERROR: Final = {"code": 502, "message": "Provider disconnected"}
+_DEFAULT_LIMITS: Final = {Window.MINUTE: 20, Window.DAY: 50}
+_HTML_PAGE: Final = (
+    b"<!DOCTYPE html><html><head><title>Checking your browser</title></head><body>One moment</body></html>"
+)
+
+
+@dataclass(slots=True)
+class Scene:
+    """What a fault is played with: the answer as it would have been, and the way to the client."""
+
+    world: World
+    exchange: Exchange
+    fault: Fault
+    answer: Answer
+    stream: bool
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of a normal answer."""
+        return head_of(self.answer, stream=self.stream)
+
+
+def head_of(answer: Answer, *, stream: bool) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers of an answer."""
+    return (EVENTS if stream else JSON, (b"x-generation-id", answer.id.encode()))
+
+
+def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> Refusal | None:
+    """Return the error answer a fault stands for, or None when it goes wrong in another way."""
+
+    def limited(window: Window) -> Refusal:
+        limit = world.account.limit(window) or _DEFAULT_LIMITS[window]
+        return refusals.rate_limited(Exhausted(window, limit, world.account.reset_ms(window)))
+
+    match fault.kind:
+        case Kind.ERROR_500:
+            return refusals.error_500()
+        case Kind.ERROR_502:
+            return refusals.error_502(provider)
+        case Kind.ERROR_503_RETRY_AFTER:
+            return refusals.error_503(model, fault.parameter("seconds"))
+        case Kind.RATE_LIMIT_MINUTE:
+            return limited(Window.MINUTE)
+        case Kind.RATE_LIMIT_DAY:
+            return limited(Window.DAY)
+        case Kind.UPSTREAM_BUSY:
+            return refusals.upstream_busy(model, provider)
+        case Kind.PAYMENT_REQUIRED:
+            return refusals.payment_required()
+        case Kind.FORBIDDEN:
+            return refusals.forbidden(model)
+        case Kind.UNAUTHORIZED:
+            return refusals.unauthorized()
+        case Kind.NOT_FOUND_FREE_VARIANT_ENDED:
+            return refusals.free_variant_ended(model)
+        case _:
+            return None
+
+
+async def send_answer(exchange: Exchange, answer: Answer, *, stream: bool, between: float = 0.0) -> None:
+    """Send an answer as it should be, with a pause of `between` seconds between the chunks of a stream."""
+    if not stream:
+        await exchange.respond(200, head_of(answer, stream=False), json.dumps(plain_document(answer)).encode())
+        return
+    exchange.watch()
+    await exchange.start(200, head_of(answer, stream=True))
+    await exchange.write(KEEP_ALIVE)
+    await _rest(exchange, Chunks(answer), between)
+
+
+async def _rest(exchange: Exchange, chunks: Chunks, between: float = 0.0) -> None:
+    await exchange.write(chunks.role())
+    for piece in chunks.content():
+        if between:
+            await exchange.pause(between)
+        await exchange.write(piece)
+    await exchange.end(chunks.finish() + chunks.usage() + DONE)
+
+
+async def _begin(scene: Scene) -> Chunks:
+    """Start a stream and send its first token."""
+    chunks = Chunks(scene.answer)
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(KEEP_ALIVE + chunks.role() + chunks.content()[0])
+    return chunks
+
+
+async def _plain(scene: Scene, change: Callable[[dict[str, Any]], None]) -> None:
+    document = plain_document(scene.answer)
+    change(document)
+    await scene.exchange.respond(200, scene.headers, json.dumps(document).encode())
+
+
+def _body(scene: Scene) -> bytes:
+    return json.dumps(plain_document(scene.answer)).encode()
+
+
+async def _hang(scene: Scene) -> None:
+    await scene.exchange.silence()
+
+
+async def _headers_then_silence(scene: Scene) -> None:
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(b"")
+    await scene.exchange.silence()
+
+
+async def _comments_forever(scene: Scene) -> None:
+    await scene.exchange.start(200, scene.headers)
+    while True:
+        await scene.exchange.write(KEEP_ALIVE)
+        await scene.exchange.pause(scene.fault.parameter("seconds"))
+
+
+async def _one_token_then_silence(scene: Scene) -> None:
+    if scene.stream:
+        await _begin(scene)
+    else:
+        await scene.exchange.start(200, scene.headers)
+        await scene.exchange.write(_body(scene)[:40])
+    await scene.exchange.silence()
+
+
+async def _slow(scene: Scene) -> None:
+    if not scene.stream:
+        await scene.exchange.pause(scene.fault.parameter("seconds"))
+        await send_answer(scene.exchange, scene.answer, stream=False)
+        return
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(KEEP_ALIVE)
+    await scene.exchange.pause(scene.fault.parameter("seconds"))
+    await _rest(scene.exchange, Chunks(scene.answer), scene.fault.parameter("chunk_seconds"))
+
+
+async def _finish_reason_error(scene: Scene) -> None:
+    failed = {"finish_reason": "error", "native_finish_reason": "error", "error": _PROVIDER_ERROR}
+    if scene.stream:
+        chunks = await _begin(scene)
+        last = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, **failed}
+        await scene.exchange.end(chunks.event(choices=[last]) + chunks.usage() + DONE)
+        return
+
+    def change(document: dict[str, Any]) -> None:
+        choice = document["choices"][0]
+        choice.update(failed)
+        choice["message"].update(content=(scene.answer.text or "")[:20])
+        choice["message"].pop("tool_calls", None)
+
+    await _plain(scene, change)
+
+
+async def _error_in_200_body(scene: Scene) -> None:
+    document = json.dumps({"error": _PROVIDER_ERROR, "user_id": refusals.USER_ID}).encode()
+    if scene.stream:
+        await scene.exchange.start(200, scene.headers)
+        await scene.exchange.end(KEEP_ALIVE + b"data: " + document + b"\n\n")
+    else:
+        await scene.exchange.respond(200, scene.headers, document)
+
+
+async def _mid_stream_error(scene: Scene) -> None:
+    if not scene.stream:
+        await _error_in_200_body(scene)
+        return
+    chunks = await _begin(scene)
+    await scene.exchange.end(chunks.delta({"content": ""}, "error", error=_PROVIDER_ERROR))
+
+
+async def _empty_content(scene: Scene) -> None:
+    await send_answer(
+        scene.exchange,
+        replace(scene.answer, text="", tool=None, arguments="", completion_tokens=0),
+        stream=scene.stream,
+    )
+
+
+async def _no_done(scene: Scene) -> None:
+    chunks = await _begin(scene)
+    await scene.exchange.end(b"".join(chunks.content()[1:]) + chunks.finish() + chunks.usage())
+
+
+async def _truncated_json(scene: Scene) -> None:
+    if scene.stream:
+        chunks = await _begin(scene)
+        await scene.exchange.end(chunks.finish()[:60])
+    else:
+        await scene.exchange.respond(200, scene.headers, _body(scene)[:-40])
+
+
+async def _html_200(scene: Scene) -> None:
+    await scene.exchange.respond(200, (HTML,), _HTML_PAGE)
+
+
+async def _garbage_lines(scene: Scene) -> None:
+    garbage = b"\xff\xfe\x00 no event\ndata: {not json}\n\n<br>\nevent: ???\n\n"
+    if not scene.stream:
+        await scene.exchange.respond(200, scene.headers, garbage + _body(scene))
+        return
+    chunks = await _begin(scene)
+    await scene.exchange.write(garbage)
+    await scene.exchange.end(b"".join(chunks.content()[1:]) + chunks.finish() + chunks.usage() + DONE)
+
+
+async def _giant_line(scene: Scene) -> None:
+    left = int(scene.fault.parameter("size_bytes"))
+    if scene.stream:
+        whole = Chunks(scene.answer).delta({"role": "assistant", "content": "@@"})
+        after = DONE
+    else:
+        document = plain_document(scene.answer)
+        document["choices"][0]["message"]["content"] = "@@"
+        whole, after = json.dumps(document).encode(), b""
+    head, tail = whole.split(_MARK)
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(head + _MARK[:-3])
+    while left:
+        block = min(left, _BLOCK)
+        await scene.exchange.write(b"x" * block)
+        left -= block
+    await scene.exchange.end(b'"' + tail + after)
+
+
+async def _cut_connection(scene: Scene) -> None:
+    # Returning before the body's announced end makes the server close the socket.
+    if scene.stream:
+        await _begin(scene)
+    else:
+        body = _body(scene)
+        await scene.exchange.start(200, (*scene.headers, (b"content-length", b"%d" % len(body))))
+        await scene.exchange.write(body[: len(body) // 2])
+
+
+async def _costs_money(scene: Scene) -> None:
+    cost = scene.fault.parameter("cost")
+    scene.world.account.spent += cost
+    await send_answer(scene.exchange, replace(scene.answer, cost=cost), stream=scene.stream)
+
+
+_PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
+    Kind.HANG: _hang,
+    Kind.HEADERS_THEN_SILENCE: _headers_then_silence,
+    Kind.COMMENTS_FOREVER: _comments_forever,
+    Kind.ONE_TOKEN_THEN_SILENCE: _one_token_then_silence,
+    Kind.SLOW: _slow,
+    Kind.FINISH_REASON_ERROR: _finish_reason_error,
+    Kind.ERROR_IN_200_BODY: _error_in_200_body,
+    Kind.MID_STREAM_ERROR: _mid_stream_error,
+    Kind.EMPTY_CONTENT: _empty_content,
+    Kind.NO_DONE: _no_done,
+    Kind.TRUNCATED_JSON: _truncated_json,
+    Kind.HTML_200: _html_200,
+    Kind.GARBAGE_LINES: _garbage_lines,
+    Kind.GIANT_LINE: _giant_line,
+    Kind.CUT_CONNECTION: _cut_connection,
+    Kind.COSTS_MONEY: _costs_money,
+}
+
+
+async def play(scene: Scene) -> None:
+    """Play a fault that is not an error answer; raises ClientLeft when the client leaves before its end."""
+    scene.exchange.watch()
+    await _PLAYED[scene.fault.kind](scene)
