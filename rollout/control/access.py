@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from rollout.domain.errors import NotFound, NotSignedIn
-from rollout.domain.identity import check_name
+from rollout.domain.identity import check_name, check_reason
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.store.access import (
@@ -60,9 +60,9 @@ def create_token(door: Door, name: str, role: Role, *, actor: str, reason: str |
     """Make an access token.
 
     Raises:
-        InvalidValue: the name cannot be stored.
+        InvalidValue: the name or the reason cannot be stored.
     """
-    name = check_name(name)
+    name, reason = check_name(name), check_reason(reason)
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     with door.writing() as writing:
         token = AccessToken(secrets.token_hex(8), name, role, writing.now)
@@ -83,7 +83,9 @@ def revoke(door: Door, token_id: str, *, actor: str, reason: str | None = None) 
 
     Raises:
         NotFound: there is no such token, or the name is shared by several.
+        InvalidValue: the reason cannot be stored.
     """
+    reason = check_reason(reason)
     with door.writing() as writing:
         known = list_tokens(writing.connection)
         matching = [token for token in known if token.id == token_id] or [

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import insert
-
 from rollout.control.flags import flag_state
 from rollout.domain.errors import StaleChange
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, Flag
 from rollout.domain.identity import check_cascade, check_reason
-from rollout.domain.ledger import Action, instant
-from rollout.store import tables
+from rollout.domain.ledger import Action
 from rollout.store.door import Door
 from rollout.store.flags import Cascade, insert_flag, put_cascade, read_cascade
+from rollout.store.installation import insert_installation
 
 SYSTEM = "rollout"
 """The actor of what the program does by itself."""
@@ -34,8 +32,7 @@ def establish(door: Door, *, new_id: Callable[[], str], salt: str | None = None)
         if writing.installation is not None:
             return False
         identity = new_id()
-        writing.change(insert(tables.installation).values(one=1, id=identity, created_at=instant(writing.now)))
-        writing.installation = identity
+        insert_installation(writing, identity)
         writing.record(SYSTEM, Action.INSTALLATION_CREATE, "installation", before=None, after={"id": identity})
         flag = Flag(
             MAIN_FLAG,
@@ -56,6 +53,7 @@ def set_cascade(
     reason: str | None = None,
     seen: int | None = None,
     only_first: bool = False,
+    allow_paid: bool = False,
 ) -> Cascade:
     """Set the ordered list of model ids.
 
@@ -66,12 +64,13 @@ def set_cascade(
         reason: why.
         seen: the cascade's revision the caller looked at; None changes whatever is there.
         only_first: leave a cascade alone that exists already.
+        allow_paid: take models that are not free.
 
     Raises:
-        InvalidValue: the list is empty, too long, or holds something that is no model id.
+        InvalidValue: the list is empty, too long, or holds something that is no model id or not free.
         StaleChange: the cascade was changed after revision `seen`.
     """
-    wanted, reason = check_cascade(models), check_reason(reason)
+    wanted, reason = check_cascade(models, allow_paid=allow_paid), check_reason(reason)
     with door.writing() as writing:
         before = read_cascade(writing.connection)
         if seen is not None and seen != before.revision:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-FREE_SUFFIX: Final = ":free"
+from rollout.domain.identity import FREE_SUFFIX
+
 CASCADE_LENGTH: Final = 5
 
 PLANNED_MODELS: Final = (

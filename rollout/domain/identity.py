@@ -19,6 +19,9 @@ MAX_DESCRIPTION: Final = 500
 MAX_MODEL_ID: Final = 200
 MAX_CASCADE: Final = 20
 
+FREE_SUFFIX: Final = ":free"
+"""What the id of a model ends with that costs nothing."""
+
 _FLAG_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9~][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*(:[a-z0-9-]+)?")
 
@@ -92,11 +95,12 @@ def check_flag_key(text: object) -> str:
     return text
 
 
-def check_cascade(models: object) -> tuple[str, ...]:
+def check_cascade(models: object, *, allow_paid: bool = False) -> tuple[str, ...]:
     """Return an ordered list of model ids: 1 to 20, each once, each `author/name` with an optional `:variant`.
 
     Raises:
-        InvalidValue: it is empty, too long, repeats a model, or holds something that is no model id.
+        InvalidValue: it is empty, too long, repeats a model, holds something that is no model id, or a model
+            that is not free while `allow_paid` is off.
     """
     if isinstance(models, str) or not isinstance(models, list | tuple):
         raise InvalidValue("a cascade is a list of model ids", field="models")
@@ -107,6 +111,12 @@ def check_cascade(models: object) -> tuple[str, ...]:
     for model in models:
         if not isinstance(model, str) or len(model) > MAX_MODEL_ID or not _MODEL_ID.fullmatch(model):
             raise InvalidValue(f"{model!r} is no model id; they look like 'author/name:free'", field="models")
+        if not (allow_paid or model.endswith(FREE_SUFFIX)):
+            raise InvalidValue(
+                f"{model!r} is not free: only ids ending in {FREE_SUFFIX!r} cost nothing. "
+                "ROLLOUT_ALLOW_PAID=yes lifts this for teams that pay.",
+                field="models",
+            )
     repeated = sorted({model for model in models if models.count(model) > 1})
     if repeated:
         raise InvalidValue(f"{repeated[0]!r} stands in the cascade more than once", field="models")

@@ -268,12 +268,17 @@ def verify(entries: Iterable[SealedEntry], *, head_revision: int, head_digest: s
 def _fault(sealed: SealedEntry, expected: int, previous: str, installation: str) -> str | None:
     if sealed.revision != expected:
         return f"entry {expected} is missing" if sealed.revision > expected else "an entry was inserted"
+    for name in ("at", "actor", "action", "subject", "text", "previous_digest", "digest"):
+        if not isinstance(getattr(sealed, name), str):  # SQLite stores anything in any column
+            return f"{name} was altered: it is no text"
     if digest_of(sealed.text) != sealed.digest:
         return "the text was altered: its digest is another"
     try:
         document = json.loads(sealed.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "the text is no JSON"
+    if not isinstance(document, dict):
+        return "the text is no entry"
     if sealed.previous_digest != previous or document.get("previous_digest") != previous:
         return "it does not follow the entry before it"
     columns = {

@@ -1,0 +1,125 @@
+"""What is known of the upstream: whether it answers, whether it takes our key, which models are free today.
+
+Asked with `GET /models` and `GET /key`, neither of which costs quota.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import httpx
+
+from rollout.domain.cascade import ListedModel
+from rollout.domain.errors import InvalidRequest
+from rollout.wire.models import decode_models
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS: Final = 300.0
+RETRY_SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 15.0
+KEY_REFUSED: Final = frozenset({401, 403})
+
+
+class UpstreamPhase(StrEnum):
+    """What we know of the upstream."""
+
+    UNKNOWN = "unknown"  # not asked yet
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    KEY_MISSING = "key_missing"
+    KEY_REFUSED = "key_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamState:
+    """The upstream at one moment; holds no secret. `checked_at` is in seconds since the epoch."""
+
+    base_url: str
+    simulated: bool
+    phase: UpstreamPhase = UpstreamPhase.UNKNOWN
+    detail: str = "not asked yet"
+    models: tuple[ListedModel, ...] = ()
+    checked_at: float | None = None
+
+
+class UpstreamWatch:
+    """Asks the upstream every few minutes, every few seconds while it does not answer.
+
+    `on_models` hears each model list that was read.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str | None,
+        *,
+        simulated: bool,
+        on_models: Callable[[tuple[ListedModel, ...]], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._key = key
+        self._on_models = on_models
+        self._clock = clock
+        self._sleep = sleep
+        self._transport = transport
+        self._state = UpstreamState(base_url, simulated)
+
+    @property
+    def state(self) -> UpstreamState:
+        """What was last found."""
+        return self._state
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport) as http:
+            while True:
+                await self.check(http)
+                settled = self._state.phase not in {UpstreamPhase.UNREACHABLE, UpstreamPhase.UNKNOWN}
+                await self._sleep(REFRESH_SECONDS if settled else RETRY_SECONDS)
+
+    async def check(self, http: httpx.AsyncClient) -> UpstreamState:
+        """Ask once."""
+        url = self._state.base_url
+        try:
+            listing = await http.get(f"{url}/models")
+            listing.raise_for_status()
+            models = decode_models(listing.content)
+            phase, detail = await self._check_key(http, url)
+        except httpx.HTTPStatusError as error:
+            self._found(UpstreamPhase.UNREACHABLE, f"the upstream's model list answered {error.response.status_code}")
+        except httpx.HTTPError as error:
+            self._found(UpstreamPhase.UNREACHABLE, f"the upstream does not answer ({type(error).__name__})")
+        except InvalidRequest as error:
+            self._found(UpstreamPhase.UNREACHABLE, error.message)
+        else:
+            self._found(phase, detail, models)
+            self._on_models(models)
+        return self._state
+
+    async def _check_key(self, http: httpx.AsyncClient, url: str) -> tuple[UpstreamPhase, str]:
+        if self._key is None:
+            return UpstreamPhase.KEY_MISSING, "no key: set OPENROUTER_API_KEY and start again"
+        answer = await http.get(f"{url}/key", headers={"Authorization": f"Bearer {self._key}"})
+        if answer.status_code in KEY_REFUSED:
+            return UpstreamPhase.KEY_REFUSED, "the upstream refuses our key: check OPENROUTER_API_KEY"
+        return UpstreamPhase.OK, "answers and takes our key"
+
+    def _found(self, phase: UpstreamPhase, detail: str, models: tuple[ListedModel, ...] | None = None) -> None:
+        if phase is not self._state.phase:
+            log.info("upstream %s: %s", phase, detail)
+        self._state = replace(
+            self._state,
+            phase=phase,
+            detail=detail,
+            models=self._state.models if models is None else models,
+            checked_at=self._clock(),
+        )

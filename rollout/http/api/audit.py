@@ -1,0 +1,97 @@
+"""The ledger."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+
+from rollout.domain.errors import InvalidValue
+from rollout.domain.ledger import Entry, instant, unseal
+from rollout.domain.sentences import sentence
+from rollout.http.auth import ThePlane, Viewer
+from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
+
+router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """Return an entry in the API's shape, with the sentence that says it."""
+    return {
+        "revision": entry.revision,
+        "at": instant(entry.at),
+        "actor": entry.actor,
+        "action": str(entry.action),
+        "subject": entry.subject,
+        "before": entry.before,
+        "after": entry.after,
+        "reason": entry.reason,
+        "previous_digest": entry.previous_digest,
+        "digest": entry.digest,
+        "sentence": sentence(entry),
+    }
+
+
+def _moment(text: str | None, field: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidValue(f"{field} is ISO text such as 2026-12-01T00:00:00Z", field=field) from None
+    if moment.tzinfo is None:
+        raise InvalidValue(f"{field} needs a time zone: 2026-12-01T00:00:00Z", field=field)
+    return moment
+
+
+@router.get("")
+def list_audit(
+    plane: ThePlane,
+    _: Viewer,
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+    user: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> dict[str, Any]:
+    """List entries, newest first; `next` is the `before` of the following page, null on the last."""
+    wanted = AuditFilter(actor, action, subject, user, _moment(since, "since"), _moment(until, "until"))
+    with plane.door.reading() as connection:
+        entries = list_entries(connection, wanted, before=before, limit=limit + 1)
+    more = len(entries) > limit
+    entries = entries[:limit]
+    return {"entries": list(map(entry_document, entries)), "next": entries[-1].revision if more else None}
+
+
+@router.get("/head")
+def show_head(plane: ThePlane, _: Viewer) -> dict[str, Any]:
+    """Show the head: note its digest elsewhere, and a rewritten ledger shows."""
+    with plane.door.reading() as connection:
+        head = read_head(connection)
+    return {"revision": head.revision, "digest": head.digest}
+
+
+@router.get("/verify")
+def verify(plane: ThePlane, _: Viewer) -> dict[str, Any]:
+    """Walk the whole chain."""
+    with plane.door.reading() as connection:
+        found = verify_ledger(connection)
+    first = found.first_break
+    return {
+        "ok": found.ok,
+        "entries": found.entries,
+        "head": found.head,
+        "first_break": None if first is None else {"revision": first.revision, "why": first.why},
+    }
+
+
+@router.get("/{revision}")
+def show_entry(revision: Annotated[int, Path(ge=1, lt=2**31)], plane: ThePlane, _: Viewer) -> dict[str, Any]:
+    """Show one entry."""
+    with plane.door.reading() as connection:
+        return entry_document(unseal(read_entry(connection, revision)))

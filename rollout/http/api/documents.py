@@ -1,0 +1,97 @@
+"""What the API takes: strict, closed shapes. What it answers is made of plain documents by `rollout.wire`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr
+
+from rollout.domain.errors import InvalidValue
+from rollout.domain.share import parse_percentage
+
+
+def _share(value: object) -> int:
+    if isinstance(value, str):
+        # the API takes numbers; text is for forms and the terminal
+        raise ValueError("a percentage is a number from 0 to 100, not text")  # noqa: TRY004 - Pydantic's protocol
+    try:
+        return parse_percentage(value)
+    except InvalidValue as error:
+        raise ValueError(error.message) from None
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("a moment is ISO text such as 2026-12-01T00:00:00Z")  # noqa: TRY004 - Pydantic's protocol
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("a moment is ISO text such as 2026-12-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError("say the time zone: 2026-12-01T00:00:00Z")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("that moment is outside the calendar") from None
+
+
+Share = Annotated[int, BeforeValidator(_share)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class FlagPatch(_Closed):
+    """Fields to change; what is left out stays."""
+
+    enabled: StrictBool | None = None
+    percentage: Share | None = None
+    description: StrictStr | None = None
+    reason: StrictStr | None = None
+    skip_preflight: StrictBool = False
+
+
+class OverrideBody(_Closed):
+    """Force one user on or off."""
+
+    variant: StrictStr
+    reason: StrictStr | None = None
+    expires_at: Moment | None = None
+
+
+class ReasonBody(_Closed):
+    """Why."""
+
+    reason: StrictStr | None = None
+
+
+class CascadeBody(_Closed):
+    """Ordered model ids, best first."""
+
+    models: list[StrictStr]
+    reason: StrictStr | None = None
+
+
+class EvaluateBody(_Closed):
+    """A flag and an OpenFeature evaluation context."""
+
+    flag: StrictStr
+    context: dict[str, Any] = {}
+
+
+class TokenBody(_Closed):
+    """A new access token."""
+
+    name: StrictStr
+    role: StrictStr
+    reason: StrictStr | None = None
+
+
+class InviteBody(_Closed):
+    """A new sign-in link."""
+
+    name: StrictStr
+    role: StrictStr = "operator"

@@ -1,0 +1,144 @@
+"""Flags, overrides, the kill switch and the cascade."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import JSONResponse
+
+from rollout.control import flags as control
+from rollout.control.installation import set_cascade
+from rollout.domain.errors import InvalidValue, StaleChange
+from rollout.domain.flag import Flag, Variant
+from rollout.domain.sentences import sentence
+from rollout.http.api.documents import CascadeBody, FlagPatch, OverrideBody, ReasonBody
+from rollout.http.api.etag import etag_of, required_revision
+from rollout.http.auth import Operator, ThePlane, Viewer
+from rollout.http.plane import Plane
+from rollout.http.problems import error_response
+from rollout.store.flags import Cascade, read_cascade, read_flag, read_flags
+from rollout.store.ledger import AuditFilter, list_entries
+from rollout.wire.snapshot import flag_document
+
+router = APIRouter(prefix="/api/v1", tags=["flags"])
+
+IfMatch = Annotated[str | None, Header()]
+
+
+def _flag_answer(flag: Flag) -> JSONResponse:
+    return JSONResponse(flag_document(flag), headers={"ETag": etag_of(flag.revision)})
+
+
+def _cascade_answer(cascade: Cascade) -> JSONResponse:
+    body = {"models": list(cascade.models), "revision": cascade.revision}
+    return JSONResponse(body, headers={"ETag": etag_of(cascade.revision)})
+
+
+@router.get("/flags")
+def list_flags(plane: ThePlane, _: Viewer) -> dict[str, Any]:
+    """List every flag."""
+    with plane.door.reading() as connection:
+        return {"flags": [flag_document(flag) for flag in read_flags(connection).values()]}
+
+
+@router.get("/flags/{key}")
+def show_flag(key: str, plane: ThePlane, _: Viewer) -> Response:
+    """Show one flag; its ETag is its own last revision, overrides not counted."""
+    with plane.door.reading() as connection:
+        return _flag_answer(read_flag(connection, key))
+
+
+@router.patch("/flags/{key}")
+def patch_flag(key: str, body: FlagPatch, plane: ThePlane, caller: Operator, if_match: IfMatch = None) -> Response:
+    """Change a flag: 428 without If-Match, 412 with the difference when stale, 409 when the preflight says no."""
+    seen = required_revision(if_match, "flag")
+    change = control.FlagChange(body.enabled, body.percentage, body.description)
+    preflight: control.Preflight = tuple if body.skip_preflight else plane.preflight
+    try:
+        flag = control.change_flag(
+            plane.door, key, change, actor=caller.name, reason=body.reason, seen=seen, preflight=preflight
+        )
+    except StaleChange as error:
+        return _stale(plane, error, f"flag:{key}")
+    plane.refresh()
+    return _flag_answer(flag)
+
+
+def _stale(plane: Plane, error: StaleChange, subject: str) -> Response:
+    """Answer 412 with what changed meanwhile."""
+    with plane.door.reading() as connection:
+        entries = list_entries(connection, AuditFilter(subject=subject), after=error.seen, limit=20)
+    changes = [
+        {"revision": entry.revision, "actor": entry.actor, "sentence": sentence(entry), "reason": entry.reason}
+        for entry in entries
+    ]
+    return error_response(error, changes=changes)
+
+
+@router.put("/flags/{key}/overrides/{user:path}")
+def put_override(key: str, user: str, body: OverrideBody, plane: ThePlane, caller: Operator) -> Response:
+    """Force one user on or off; idempotent and never refused as stale."""
+    if body.variant not in set(Variant):
+        raise InvalidValue(f"variant must be 'on' or 'off', not {body.variant!r}", field="variant")
+    flag = control.set_override(
+        plane.door,
+        key,
+        user,
+        Variant(body.variant),
+        actor=caller.name,
+        reason=body.reason,
+        expires_at=body.expires_at,
+    )
+    plane.refresh()
+    return _flag_answer(flag)
+
+
+@router.delete("/flags/{key}/overrides/{user:path}")
+def delete_override(key: str, user: str, plane: ThePlane, caller: Operator, reason: str | None = None) -> Response:
+    """Stop forcing a user; 404 where nobody of that id is forced."""
+    flag = control.unset_override(plane.door, key, user, actor=caller.name, reason=reason)
+    plane.refresh()
+    return _flag_answer(flag)
+
+
+@router.post("/flags/{key}/kill")
+def kill(key: str, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
+    """Stop a flag for everybody; idempotent and never refused as stale."""
+    flag = control.kill(plane.door, key, actor=caller.name, reason=body.reason if body else None)
+    plane.refresh()
+    return _flag_answer(flag)
+
+
+@router.post("/flags/{key}/restore")
+def restore(key: str, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
+    """Lift a kill; idempotent."""
+    flag = control.restore(plane.door, key, actor=caller.name, reason=body.reason if body else None)
+    plane.refresh()
+    return _flag_answer(flag)
+
+
+@router.get("/cascade")
+def show_cascade(plane: ThePlane, _: Viewer) -> Response:
+    """Show the ordered model ids."""
+    with plane.door.reading() as connection:
+        return _cascade_answer(read_cascade(connection))
+
+
+@router.put("/cascade")
+def replace_cascade(body: CascadeBody, plane: ThePlane, caller: Operator, if_match: IfMatch = None) -> Response:
+    """Set the ordered model ids: 428 without If-Match, 412 when stale."""
+    seen = required_revision(if_match, "cascade")
+    try:
+        cascade = set_cascade(
+            plane.door,
+            body.models,
+            actor=caller.name,
+            reason=body.reason,
+            seen=seen,
+            allow_paid=plane.settings.upstreams.allow_paid,
+        )
+    except StaleChange as error:
+        return _stale(plane, error, "cascade")
+    plane.refresh()
+    return _cascade_answer(cascade)

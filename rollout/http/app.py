@@ -1,0 +1,60 @@
+"""Put the control plane together: FastAPI inside, the completions endpoint beside it, host check around both."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from rollout.domain.errors import RolloutError
+from rollout.http import health, pages, problems
+from rollout.http.api import access, audit, evaluation, flags
+from rollout.http.auth import Viewer
+from rollout.http.plane import Plane
+from rollout.http.security import App, BrowserRules, HostCheck, Receive, Scope, Send, allowed_hosts
+from rollout.resources import resource
+
+_MACHINE_ROUTES = ("/api/", "/health", "/livez", "/readyz", "/metrics", "/ofrep/")
+
+
+def create_app(plane: Plane) -> FastAPI:
+    """Make the control plane's application, without the layers that `assemble` puts around it."""
+    app = FastAPI(title="rollout", version=health.VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.plane = plane
+    for part in (flags, audit, evaluation, access, health):
+        app.include_router(part.router)
+    app.include_router(pages.router, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=resource("static")), name="static")
+
+    @app.get("/api/v1/openapi.json", include_in_schema=False)
+    def openapi(_: Viewer) -> dict[str, object]:
+        return app.openapi()
+
+    handlers = {
+        RolloutError: problems.answer_rollout_error,
+        problems.Problem: problems.answer_problem,
+        RequestValidationError: problems.answer_validation_error,
+        HTTPException: problems.answer_http_exception,
+    }
+    for kind, for_machines in handlers.items():
+
+        async def answer(request: Request, error: Exception, machine: problems.Answer = for_machines) -> Response:
+            if request.url.path.startswith(_MACHINE_ROUTES):
+                return machine(request, error)
+            return pages.page_error(request, error)
+
+        app.add_exception_handler(kind, answer)
+    return app
+
+
+def assemble(plane: Plane, completions: App) -> App:
+    """Return what the server serves: `/v1` goes straight to the completions endpoint, past FastAPI."""
+    control = BrowserRules(create_app(plane))
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        beside = scope["type"] == "http" and scope["path"].startswith("/v1/")
+        await (completions if beside else control)(scope, receive, send)
+
+    return HostCheck(route, allowed_hosts(plane.settings))

@@ -1,0 +1,117 @@
+"""Who is calling, and whether that is enough: an annotated type on every route.
+
+A caller comes with an access token (`Authorization: Bearer`) or with a session cookie. A cookie is sent by a
+browser whoever wrote the page, so a change that comes with one also needs a same-origin `Origin` and the
+session's own CSRF token, in the form field `csrf` or the header `X-CSRF-Token`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+
+from rollout.control.access import session_of
+from rollout.domain.errors import NotAllowed, NotSignedIn
+from rollout.domain.roles import Role
+from rollout.http.plane import Plane
+
+COOKIE: Final = "rollout_session"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling. `csrf` is empty for access tokens, which no browser sends by itself."""
+
+    name: str
+    role: Role
+    csrf: str = ""
+
+    def may(self, needed: Role) -> bool:
+        """Say whether the caller's role reaches."""
+        return self.role.reaches(needed)
+
+
+def plane_of(request: Request) -> Plane:
+    """Return the application's plane."""
+    plane = request.app.state.plane
+    assert isinstance(plane, Plane)  # noqa: S101 - set where the application is made
+    return plane
+
+
+ThePlane = Annotated[Plane, Depends(plane_of)]
+
+
+def csrf_token(session_secret: str) -> str:
+    """Return the CSRF token of a session, derived from its secret so that nothing has to be kept."""
+    return hmac.new(session_secret.encode(), b"rollout csrf", hashlib.sha256).hexdigest()
+
+
+def bearer(request: Request) -> str | None:
+    """Return the secret of an `Authorization: Bearer` header."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def same_origin(request: Request) -> bool:
+    """Say whether a browser's request comes from our own pages; one without an Origin is judged by Fetch Metadata."""
+    origin = request.headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+
+
+async def _csrf_given(request: Request) -> str:
+    header = request.headers.get("x-csrf-token")
+    if header is not None:
+        return header
+    if request.headers.get("content-type", "").startswith(("application/x-www-form-urlencoded", "multipart/")):
+        return str((await request.form()).get("csrf", ""))
+    return ""
+
+
+async def caller_of(request: Request, plane: ThePlane) -> Caller:
+    """Return who is calling.
+
+    Raises:
+        NotSignedIn: neither an access token nor a session that holds came along.
+        NotAllowed: a change came with a cookie from another site, or without the session's CSRF token.
+    """
+    if (secret := bearer(request)) is not None:
+        token = plane.token_of(secret)
+        if token is None:
+            raise NotSignedIn("this access token is not valid, or was revoked")
+        return Caller(f"token {token.name}", token.role)
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        raise NotSignedIn("sign in, or send an access token as `Authorization: Bearer …`")
+    session = await run_in_threadpool(session_of, plane.door, cookie)
+    csrf = csrf_token(cookie)
+    if request.method not in _SAFE:
+        if not same_origin(request):
+            raise NotAllowed("this change came from another site; nothing was done")
+        if not hmac.compare_digest((await _csrf_given(request)).encode(), csrf.encode()):
+            raise NotAllowed("the form's token is missing or of another session; load the page again. Nothing was done")
+    return Caller(session.name, session.role, csrf)
+
+
+def _needing(needed: Role) -> Callable[[Caller], Caller]:
+    def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+        if not caller.may(needed):
+            raise NotAllowed(f"this needs the role {needed}; you have {caller.role}. Nothing was done")
+        return caller
+
+    return check
+
+
+Evaluator = Annotated[Caller, Depends(_needing(Role.EVALUATE))]
+Viewer = Annotated[Caller, Depends(_needing(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(_needing(Role.OPERATOR))]
+Admin = Annotated[Caller, Depends(_needing(Role.ADMIN))]

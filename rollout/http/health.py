@@ -1,0 +1,112 @@
+"""Health, for load balancers and people; no session needed and no secret told.
+
+None of these calls LiteLLM's own `/health`, which sends a real completion per model and spends quota.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from rollout.client.holder import Holder
+from rollout.domain.flag import MAIN_FLAG
+from rollout.gateway.state import GatewayState
+from rollout.gateway.upstream import UpstreamPhase, UpstreamState
+from rollout.http.auth import ThePlane
+
+router = APIRouter(tags=["health"])
+
+
+def _version() -> str:
+    try:
+        return version("llm-rollout")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+VERSION: Final = _version()
+
+
+@router.get("/livez")
+async def live() -> dict[str, str]:
+    """Say that the process runs."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def ready(plane: ThePlane) -> JSONResponse:
+    """Say whether changes can be made: 503 while the database cannot be reached."""
+    problem = plane.database_problem
+    return JSONResponse(
+        {"status": "ok"} if problem is None else {"status": "unready", "detail": problem}, 503 if problem else 200
+    )
+
+
+@router.get("/health")
+async def health(plane: ThePlane) -> dict[str, Any]:
+    """Say how all of it is; always 200, because requests are answered directly whatever is unwell here."""
+    gateway, upstream = plane.gateway(), plane.upstream()
+    problems = [*plane.preflight(), *plane.holder.problems]
+    if plane.database_problem:
+        problems.insert(0, plane.database_problem)
+    published = plane.published
+    return {
+        "status": "ok" if not problems else "degraded",
+        "problems": problems,
+        "version": VERSION,
+        "installation": published.installation,
+        "revision": published.revision,
+        "uptime_seconds": round(time.time() - plane.started_at, 1),
+        "gateway": str(gateway.phase),
+        "upstream": str(upstream.phase),
+        "simulated": upstream.simulated,
+        "killed": _killed(plane.holder),
+    }
+
+
+@router.get("/health/providers")
+async def providers(plane: ThePlane) -> dict[str, Any]:
+    """Say how the gateway, the upstream and each model of the cascade are."""
+    gateway, upstream = plane.gateway(), plane.upstream()
+    return {
+        "gateway": gateway_document(gateway),
+        "upstream": upstream_document(upstream),
+        "models": {model: _listing(model, upstream) for model in plane.published.cascade.models},
+        "preflight": list(plane.preflight()),
+    }
+
+
+def gateway_document(state: GatewayState) -> dict[str, Any]:
+    """Return the gateway's state as JSON."""
+    document = asdict(state)
+    document["phase"] = str(state.phase)
+    document["log"] = str(state.log) if state.log else None
+    return document
+
+
+def upstream_document(state: UpstreamState) -> dict[str, Any]:
+    """Return the upstream's state as JSON; of the models only how many are free."""
+    return {
+        "base_url": state.base_url,
+        "simulated": state.simulated,
+        "phase": str(state.phase),
+        "detail": state.detail,
+        "free_models": sum(model.free for model in state.models),
+        "checked_at": state.checked_at,
+    }
+
+
+def _listing(model: str, upstream: UpstreamState) -> str:
+    if upstream.phase is UpstreamPhase.UNKNOWN or not upstream.models:
+        return "unknown"
+    listed = {known.id: known.free for known in upstream.models}
+    return "not listed" if model not in listed else "free" if listed[model] else "not free"
+
+
+def _killed(holder: Holder) -> bool:
+    return holder.evaluate(MAIN_FLAG, None).cause == "kill_switch"

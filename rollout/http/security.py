@@ -1,0 +1,140 @@
+"""The outermost layer, plain ASGI: which hosts are answered, how large a body may be, what browsers may do.
+
+A page on another site can make a browser call 127.0.0.1 under a name of its own (DNS rebinding); checking the
+Host header stops that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from rollout.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY: Final = 1 << 20
+"""Bytes of a request to the control plane; the completions endpoint has its own limit."""
+
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_ANY: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - names compared with, nothing is bound here
+
+_HEADERS: Final = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+]
+
+
+def allowed_hosts(settings: Settings) -> frozenset[str]:
+    """Return the host names this process answers to, lower case and without ports."""
+    bound = settings.host.lower()
+    names = LOOPBACK | set(settings.allowed_hosts)
+    return frozenset(names if bound in _ANY else names | {f"[{bound}]" if ":" in bound else bound})
+
+
+class HostCheck:
+    """Refuse requests for a host that is not ours, on every route; `*` among the names allows any."""
+
+    def __init__(self, app: App, hosts: frozenset[str]) -> None:
+        self._app, self._hosts = app, hosts
+        self._seen: set[bytes] = set()  # raw Host headers found good; there are a handful
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+            if host not in self._seen:
+                name = _without_port(host.decode("latin-1").lower())
+                if name not in self._hosts and "*" not in self._hosts:
+                    await _refuse(
+                        send,
+                        421,
+                        "This host is not answered here",
+                        f"{name[:100]!r} is not among the hosts this server answers to; "
+                        "add it to ROLLOUT_ALLOWED_HOSTS",
+                    )
+                    return
+                if len(self._seen) < 100:
+                    self._seen.add(host)
+        await self._app(scope, receive, send)
+
+
+class BrowserRules:
+    """Add security headers to every answer and stop bodies that are too large."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = await _read_body(scope, receive)
+        if body is None:
+            await _refuse(
+                send, 413, "That body is too large", f"a request may carry {MAX_BODY:,} bytes; nothing was done"
+            )
+            return
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if given:
+                return await receive()
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                headers += _HEADERS
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
+            await send(message)
+
+        await self._app(scope, replay, with_headers)
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """Read the whole body; None where it is larger than allowed."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if not declared.isdigit() or int(declared) > MAX_BODY:
+        return None
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        body += bytes(message.get("body", b""))
+        if len(body) > MAX_BODY:
+            return None
+        if not message.get("more_body", False):
+            return body
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[: host.find("]") + 1]
+    return host.partition(":")[0]
+
+
+async def _refuse(send: Send, status: int, title: str, detail: str) -> None:
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), *_HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
