@@ -1,0 +1,44 @@
+# rollout: everything a checkout can do. `make help` lists it.
+
+SET_UP     = python=$$(PYTHON='$(PYTHON)' sh bin/find-python) && "$$python" bin/setup.py
+IN_VENV    = .venv/bin/python
+UV_COMPILE = UV_NO_CONFIG=1 uv pip compile --universal --python-version 3.11 --generate-hashes \
+             --no-header --no-annotate --quiet
+FAST_TESTS = not postgres and not litellm and not browser and not processes
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench locks clean
+
+help: ## list what can be done
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: ## set up, then run the control plane, the completions endpoint and LiteLLM (ARGS=... for rollout up)
+	@$(SET_UP) .venv locks/run.txt locks/dev.txt
+	@exec .venv/bin/rollout up $(ARGS)
+
+test: ## set up, then run every test, the real parts included, with coverage (ARGS=... for pytest)
+	@$(SET_UP) .venv locks/dev.txt
+	@exec $(IN_VENV) bin/test.py $(ARGS)
+
+check: ## formatter, linter, types and the fast tests, under a minute
+	@$(SET_UP) .venv locks/dev.txt
+	$(IN_VENV) -m ruff format --check .
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m mypy --explicit-package-bases
+	$(IN_VENV) -m pytest -q -m "$(FAST_TESTS)"
+
+bench: ## benchmarks with peers side by side (ARGS=... for bench)
+	@$(SET_UP) .bench-venv locks/bench.txt
+	@.bench-venv/bin/python -m rollout.gateway.install --into .cache/litellm
+	@exec .bench-venv/bin/python -m bench $(ARGS)
+
+locks: ## make the hash locks anew from pyproject.toml (needs uv)
+	$(UV_COMPILE) --extra server --extra postgres pyproject.toml -o locks/server.txt
+	$(UV_COMPILE) --extra server --extra postgres --group build pyproject.toml -o locks/run.txt
+	$(UV_COMPILE) --extra server --extra postgres --group dev pyproject.toml -o locks/dev.txt
+	$(UV_COMPILE) --extra server --extra postgres --group build --group bench pyproject.toml -o locks/bench.txt
+	$(UV_COMPILE) locks/litellm.in -o locks/litellm.txt
+
+clean: ## remove environments and caches; ./data stays
+	rm -rf .venv .bench-venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"""What runs beside the server: the listening socket, the simulator's process, and the first cascade."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from rollout.control.installation import SYSTEM, set_cascade
+from rollout.domain.cascade import ListedModel, propose_cascade
+from rollout.domain.errors import RolloutError
+from rollout.domain.identity import MAX_REASON
+from rollout.gateway.child import Child
+from rollout.gateway.supervise import Supervisor
+from rollout.gateway.watch import ExternalGateway
+from rollout.settings import Settings
+from rollout.store.door import Door
+
+log = logging.getLogger("rollout")
+
+_SIMULATOR_START_SECONDS: Final = 20.0
+
+
+class CannotStart(RolloutError):
+    """Something has to be put right before the server can run; nothing was started."""
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """Listen on the port before anything else is done, so that a taken one costs nothing."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise CannotStart(
+                    f"port {settings.port} on {settings.host} is taken. "
+                    "End what holds it, or set ROLLOUT_PORT to a free port."
+                ) from None
+            raise CannotStart(
+                f"cannot listen on {settings.host!r} port {settings.port}: {error.strerror or error}. "
+                "Check ROLLOUT_HOST and ROLLOUT_PORT."
+            ) from None
+        listener.listen(2048)
+        yield listener
+
+
+def first_cascade(door: Door, models: tuple[ListedModel, ...]) -> None:
+    """Set the cascade where there is none yet, from what is free today."""
+    proposal = propose_cascade(models)
+    if not proposal.models:
+        log.error("the upstream lists no free model; set the cascade with `rollout cascade set`")
+        return
+    left_out = "; ".join(f"{model} is {why}" for model, why in proposal.left_out)
+    reason = f"first start; left out of the plan: {left_out}" if left_out else "first start"
+    try:
+        set_cascade(door, proposal.models, actor=SYSTEM, reason=reason[:MAX_REASON], only_first=True)
+    except RolloutError as error:
+        log.warning("the first cascade was not set: %s", error.message)
+
+
+def configure(gateway: Supervisor | ExternalGateway, cascade: tuple[str, ...]) -> None:
+    """Tell the gateway the cascade its other clients walk down."""
+    try:
+        gateway.set_cascade(cascade)
+    except (ValueError, OSError) as error:
+        log.error("the gateway's configuration was not written: %s", error)  # noqa: TRY400 - the sentence is enough
+
+
+def say_why_it_ended(task: asyncio.Task[None]) -> None:
+    """Log why a task ended that should run as long as the server does."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task beside the server ended: %s", error, exc_info=error)
+
+
+@contextlib.asynccontextmanager
+async def simulator(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
+    """Run the bundled simulator as a process of its own; yields its base URL."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[str] = loop.create_future()
+    said = bytearray()
+
+    def output(chunk: bytes) -> None:
+        if ready.done():
+            return
+        said.extend(chunk)
+        line, newline, _ = bytes(said).partition(b"\n")
+        if newline:
+            ready.set_result(line.decode("utf-8", "replace").strip())
+
+    command = [sys.executable, "-m", "rollout.simulator", "--port", "0"]
+    async with Child(command, environ=environ, folder=folder, output=output) as child:
+        waits: set[asyncio.Future[str]] = {ready, child.ended}
+        await asyncio.wait(waits, timeout=_SIMULATOR_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        url = ready.result() if ready.done() else ""
+        if not url.startswith("http://"):
+            raise CannotStart(f"the simulator did not start: {url or 'it said nothing'}")
+        yield url

@@ -1,0 +1,75 @@
+"""The kill switch that needs no network and no restart: while a file exists, this process is killed.
+
+    touch data/kill     all direct within half a second
+    rm data/kill        back to what was decided before
+
+The file is looked for when somebody is evaluated, at most every 0.2 s, so no thread watches it. A path that
+cannot be looked at counts as killed: whoever made it unreadable cannot have meant "carry on".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+from typing import Final
+
+_log: Final = logging.getLogger("rollout.client")
+
+EVERY: Final = 0.2
+"""Seconds between two looks; with the evaluation's own time well within half a second."""
+
+
+class KillFile:
+    """A file whose existence kills; a dangling link counts, its content does not matter.
+
+    Args:
+        path: where it would lie, a relative one taken from the folder the process is in now; None for nowhere.
+    """
+
+    __slots__ = ("_path", "due", "exists", "looked", "problem")
+
+    exists: bool
+    """What the last look saw."""
+    problem: str | None
+    """Why the path could not be looked at, None where it could."""
+    looked: float
+    """When the last look was; a clock before it was set back, and a look is due too."""
+    due: float
+    """When the next look is due. Whoever is in a hurry compares `looked <= now < due` before calling `look`."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        if path is not None:
+            with suppress(OSError):  # the working folder itself may be gone
+                self._path = path.absolute()
+        self.looked, self.due = (-inf, inf) if path is None else (inf, -inf)
+        self.exists, self.problem = False, None
+
+    def look(self, now: float) -> bool:
+        """Say whether the file exists, looking at most every `EVERY` seconds; never raises.
+
+        Args:
+            now: seconds of any clock, always the same one; it may be set forward and back.
+        """
+        if self._path is None or self.looked <= now < self.due:
+            return self.exists
+        self.looked, self.due = now, now + EVERY  # first, so that of many threads hardly more than one looks
+        try:
+            os.lstat(self._path)
+        except FileNotFoundError:
+            self.exists, self.problem = False, None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            problem = (
+                f"the kill file {str(self._path)!r} cannot be looked at ({why}): until that is put right this "
+                "process is killed, all goes direct"
+            )
+            if problem != self.problem:
+                _log.warning("%s", problem)
+            self.exists, self.problem = True, problem
+        else:
+            self.exists, self.problem = True, None
+        return self.exists

@@ -1,0 +1,1 @@
+"""LiteLLM as another process: its environment, its configuration, its supervision. Never imported."""

@@ -1,0 +1,119 @@
+"""A process on a leash, seen from asyncio."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from rollout.gateway import leash
+
+# The leash itself gives the command leash.GRACE_SECONDS; only a leash that hangs needs more.
+_PATIENCE_SECONDS: Final = leash.GRACE_SECONDS + 3
+
+
+class Child:
+    """Runs a command while the `async with` block lasts; afterwards its whole process group is gone.
+
+    Attributes:
+        pid: The command's process id.
+        ended: Done when the command has ended, with how ("exit code 3", "signal SIGKILL").
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        folder: Path,
+        output: Callable[[bytes], None],
+    ) -> None:
+        self._command = command
+        self._environ = environ
+        self._folder = folder
+        self._output = output
+        self.pid: int | None = None
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        read_end, write_end = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", leash.__file__, "--report", str(write_end), "--", *self._command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environ,
+                cwd=self._folder,
+                pass_fds=(write_end,),
+                start_new_session=True,  # Ctrl-C reaches us, and we decide
+            )
+        except BaseException:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        self._reading = asyncio.ensure_future(self._read())
+        self._waiting = asyncio.ensure_future(self._wait())
+        try:
+            self.pid = await _reported(read_end)
+        except BaseException:
+            await self._let_go()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        await asyncio.wait({self._waiting}, timeout=_PATIENCE_SECONDS)
+        if not self._waiting.done():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._waiting
+        # Something that left the group may still hold the pipe: its last words are not waited for long.
+        await asyncio.wait({self._reading}, timeout=1)
+        self._reading.cancel()
+
+    async def _wait(self) -> None:
+        code = await self._process.wait()
+        if not self.ended.done():
+            self.ended.set_result(_how(code))
+
+    async def _read(self) -> None:
+        if self._process.stdout is None:
+            raise AssertionError("asyncio gives a pipe where one was asked for")
+        while chunk := await self._process.stdout.read(65536):
+            with contextlib.suppress(OSError):  # a full disk costs the log, not the gateway
+                self._output(chunk)
+
+
+async def _reported(descriptor: int) -> int | None:
+    """Read the process id the leash writes; None where the command could not be started."""
+    reader = asyncio.StreamReader()
+    with os.fdopen(descriptor, "rb") as file:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), file
+        )
+        try:
+            line = await reader.readline()
+        finally:
+            transport.close()
+    return int(line) if line.strip().isdigit() else None
+
+
+def _how(code: int) -> str:
+    number = -code if code < 0 else code - 128
+    if number > 0:
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(number).name}"
+    return f"exit code {code}"

@@ -1,0 +1,146 @@
+"""What the supervisor is to run: places, keys, pace; and the command and environment that follow from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+# Of our own environment LiteLLM gets these and no others: a DATABASE_URL, an AWS key or another provider's key
+# would change what it does.
+_HANDED_ON: Final = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+)
+_LOOPBACK: Final = "127.0.0.1,localhost,::1"
+
+_FIXED: Final[Mapping[str, str]] = {
+    "PYTHONUNBUFFERED": "1",
+    # Anything but DEV: in DEV it reads every .env file on the way up from where it is installed.
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOG": "WARNING",
+    "LITELLM_TELEMETRY": "False",
+    "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
+    # What it would fetch from the internet at start, it also carries with it.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    "DISABLE_ADMIN_UI": "True",
+    "NO_DOCS": "True",
+    "NO_REDOC": "True",
+    "NO_OPENAPI": "True",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayPlan:
+    """What to run, and where.
+
+    Attributes:
+        environment: LiteLLM's own virtual environment.
+        lock: The requirements it is made from.
+        folder: Where its configuration and its log are kept.
+        host: The address to listen on.
+        port: The port to listen on, [1, 65535].
+        upstream_base_url: An OpenRouter-compatible API.
+        upstream_key: The upstream's key; never shown.
+        master_key: The key its clients need; never shown.
+        request_timeout: Seconds for each read from the upstream.
+        allow_paid: Whether models that are not free may pass.
+        site_url: What the upstream is told about who calls (`HTTP-Referer`).
+        app_name: The same (`X-Title`).
+    """
+
+    environment: Path
+    lock: Path
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 4000
+    upstream_base_url: str
+    upstream_key: str = field(repr=False)
+    master_key: str = field(repr=False)
+    request_timeout: float = 120.0
+    allow_paid: bool = False
+    site_url: str = "http://127.0.0.1"
+    app_name: str = "rollout"
+
+    @property
+    def config(self) -> Path:
+        """Return where LiteLLM's configuration is written."""
+        return self.folder / "litellm.yaml"
+
+    @property
+    def log(self) -> Path:
+        """Return where LiteLLM's output is kept."""
+        return self.folder / "litellm.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often the supervisor looks, and how long it waits; all in seconds.
+
+    Attributes:
+        look_while_starting: Between two questions for its health until the first answer.
+        look: The same afterwards.
+        answer_within: For one answer.
+        start_within: From start to first answer; a cold disk and two cores have taken 30.
+        first_pause: Before the first restart; doubles with each further failure.
+        longest_pause: What the doubling stops at.
+        stable_after: Healthy for that long, a failure counts as the first again.
+    """
+
+    look_while_starting: float = 0.5
+    look: float = 1.0
+    answer_within: float = 5.0
+    start_within: float = 180.0
+    first_pause: float = 1.0
+    longest_pause: float = 60.0
+    stable_after: float = 60.0
+
+
+USUAL_PACE: Final = Pace()
+
+
+def litellm_command(plan: GatewayPlan) -> Sequence[str]:
+    """Return the command that starts LiteLLM as the plan says."""
+    return [
+        str(plan.environment / "bin" / "litellm"),
+        "--config",
+        str(plan.config.absolute()),
+        "--host",
+        plan.host,
+        "--port",
+        str(plan.port),
+        "--num_workers",
+        "1",
+    ]
+
+
+def litellm_environment(plan: GatewayPlan, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the whole environment LiteLLM is started with; it holds the two keys."""
+    own = {name: environ[name] for name in _HANDED_ON if name in environ}
+    without_proxy = ",".join(filter(None, (environ.get("NO_PROXY") or environ.get("no_proxy"), _LOOPBACK)))
+    return {
+        **own,
+        **_FIXED,
+        "PATH": f"{plan.environment / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "NO_PROXY": without_proxy,
+        "no_proxy": without_proxy,
+        "OPENROUTER_API_KEY": plan.upstream_key,
+        "LITELLM_MASTER_KEY": plan.master_key,
+        "OR_SITE_URL": plan.site_url,
+        "OR_APP_NAME": plan.app_name,
+    }

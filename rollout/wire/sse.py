@@ -1,0 +1,94 @@
+"""Server-sent events, read from bytes as they come: lines may be split anywhere, inside a character too.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream, except that an event
+which the end of the stream cut off is still handed out: upstreams end with `data: [DONE]` and no newline.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+"""An image in a delta is megabytes on one line; an endless line must still end somewhere."""
+
+
+class EventTooLong(ValueError):
+    """One event is longer than anything a completion sends."""
+
+
+class EventParser:
+    """Turn bytes into the data of events.
+
+    Comments, `event:`, `id:` and `retry:` fields are skipped. The data of one event is bytes, its lines joined
+    by a newline; what they mean, and whether they are UTF-8 at all, is for the reader.
+    """
+
+    __slots__ = ("_after_cr", "_buffer", "_data", "_max_bytes", "_scanned", "_size")
+
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._data: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+        self._max_bytes = max_bytes
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the data of every event that these bytes complete.
+
+        Raises:
+            EventTooLong: an event grew past `max_bytes`.
+        """
+        if b"\r" in data or self._after_cr:
+            data = self._plain_newlines(data)
+        buffer = self._buffer
+        buffer += data
+        events: list[bytes] = []
+        start = 0
+        while (end := buffer.find(b"\n", max(start, self._scanned))) >= 0:
+            self._line(bytes(buffer[start:end]), events)
+            start = end + 1
+        if start:
+            del buffer[:start]
+        self._scanned = len(buffer)
+        if len(buffer) + self._size > self._max_bytes:
+            raise EventTooLong(f"an event is longer than {self._max_bytes:,} bytes")
+        return events
+
+    def end(self) -> list[bytes]:
+        """Return the event that the end of the stream cut off, if there is one."""
+        events: list[bytes] = []
+        self._line(bytes(self._buffer), events)
+        self._buffer.clear()
+        self._scanned = 0
+        self._line(b"", events)
+        return events
+
+    def _plain_newlines(self, data: bytes) -> bytes:
+        # "\r\n" may be split between two packets: the "\r" already counted as the end of the line
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _line(self, line: bytes, events: list[bytes]) -> None:
+        if not line:
+            if self._data:
+                events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
+                self._data = []
+                self._size = 0
+        elif line.startswith(b"data:"):
+            data = line[6:] if line.startswith(b"data: ") else line[5:]
+            self._data.append(data)
+            self._size += len(data)
+        elif line == b"data":
+            self._data.append(b"")
+
+
+def is_keep_alive(data: bytes) -> bool:
+    """Say whether a piece of a stream holds comments and blank lines only: signs of life, but no progress."""
+    if data[:1] not in (b":", b"\n", b"\r", b""):
+        return False
+    return all(not line or line.startswith(b":") for line in data.splitlines())
