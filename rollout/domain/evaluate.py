@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 import mmh3
 
@@ -115,7 +115,7 @@ class Decider:
         self.evaluate, self.is_on = _compile(
             key=key,
             killed=local.killed or bool(stored and stored.killed),
-            forced=_forced(stored, local),
+            forced=_forced(flag, local),
             constant=_constant(flag, local, share),
             prefix=self._prefix,
             share=share,
@@ -128,11 +128,13 @@ class Decider:
         return bucket_of(self._prefix, user) if user else None
 
 
-def _forced(stored: Flag | None, local: LocalOverrides) -> dict[str, tuple[Side, float]]:
+def _forced(flag: Flag | BrokenFlag | None, local: LocalOverrides) -> dict[str, tuple[Side, float]]:
     """Map users to what is forced on them and until when; the environment comes first and has no end."""
+    if not _readable(flag):
+        return {}  # it may be a killed one: nobody is forced on
     forced: dict[str, tuple[Side, float]] = {}
-    if stored:
-        for user, override in stored.overrides.items():
+    if flag is not None:
+        for user, override in flag.overrides.items():
             until = override.expires_at.timestamp() if override.expires_at else inf
             forced[user] = (_ON if override.variant is Variant.ON else _OFF, until)
     forced.update(dict.fromkeys(local.force_users, (_ON, inf)))
@@ -140,9 +142,13 @@ def _forced(stored: Flag | None, local: LocalOverrides) -> dict[str, tuple[Side,
     return forced
 
 
+def _readable(flag: Flag | BrokenFlag | None) -> TypeGuard[Flag | None]:
+    return not isinstance(flag, BrokenFlag) and (flag is None or flag.hash_version == HASH_VERSION)
+
+
 def _constant(flag: Flag | BrokenFlag | None, local: LocalOverrides, share: int) -> tuple[Side, Reason, Cause] | None:
     """Return the answer that is the same for everybody who is not forced, None where buckets decide."""
-    if isinstance(flag, BrokenFlag) or (flag is not None and flag.hash_version != HASH_VERSION):
+    if not _readable(flag):
         return _OFF, Reason.ERROR, Cause.BROKEN_FLAG
     if flag is None and local.enabled is None and local.share is None:
         return _OFF, Reason.DEFAULT, Cause.NO_SNAPSHOT

@@ -101,7 +101,7 @@ class SealedEntry:
 
 def instant(at: datetime) -> str:
     """Write an aware datetime as UTC ISO text with microseconds: `2026-11-22T14:03:00.000000Z`."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_instant(text: str) -> datetime:

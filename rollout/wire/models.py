@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from rollout.domain.cascade import ListedModel
-from rollout.domain.errors import InvalidRequest
-from rollout.domain.identity import FREE_SUFFIX
+from rollout.domain.errors import InvalidRequest, InvalidValue
+from rollout.domain.identity import FREE_SUFFIX, check_cascade
 
 
 def decode_models(body: bytes | str) -> tuple[ListedModel, ...]:
@@ -27,7 +27,15 @@ def decode_models(body: bytes | str) -> tuple[ListedModel, ...]:
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidRequest("the upstream's answer is no model list") from None
-    return tuple(_listed(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str))
+    return tuple(_listed(entry) for entry in entries if isinstance(entry, dict) and _is_model_id(entry.get("id")))
+
+
+def _is_model_id(text: object) -> bool:
+    try:
+        check_cascade([text], allow_paid=True)
+    except InvalidValue:
+        return False  # one that no cascade could hold
+    return True
 
 
 def _listed(entry: Mapping[str, Any]) -> ListedModel:
@@ -40,12 +48,14 @@ def _listed(entry: Mapping[str, Any]) -> ListedModel:
         # no price named is no proof
         free=entry["id"].endswith(FREE_SUFFIX) and bool(prices) and all(map(_is_zero, prices)),
         tools=isinstance(parameters, list) and "tools" in parameters,
-        context_length=context if isinstance(context, int) else 0,
+        context_length=context if type(context) is int else 0,
     )
 
 
 def _is_zero(price: object) -> bool:
+    if type(price) not in {str, int, float}:
+        return False
     try:
         return Decimal(str(price)) == 0
-    except InvalidOperation:
+    except ArithmeticError:
         return False

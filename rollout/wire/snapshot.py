@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
+from rollout.domain.ledger import instant
 from rollout.domain.share import WHOLE, percentage_of
 from rollout.domain.snapshot import Snapshot
 
@@ -101,8 +102,7 @@ def _flag_for_clients(flag: Flag | BrokenFlag) -> dict[str, Any]:
 
 
 def _written(at: datetime | None) -> str | None:
-    # not strftime: it writes years before 1000 without their zeros
-    return None if at is None else at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if at is None else instant(at)
 
 
 def _parse(document: bytes | str) -> object:
