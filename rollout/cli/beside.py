@@ -17,6 +17,7 @@ from rollout.domain.cascade import ListedModel, propose_cascade
 from rollout.domain.errors import RolloutError
 from rollout.domain.identity import MAX_REASON
 from rollout.gateway.child import Child
+from rollout.gateway.place import port_is_free
 from rollout.gateway.supervise import Supervisor
 from rollout.gateway.watch import ExternalGateway
 from rollout.settings import Settings
@@ -24,6 +25,7 @@ from rollout.store.door import Door
 
 log = logging.getLogger("rollout")
 
+MAX_PORT: Final = 65_535
 _SIMULATOR_START_SECONDS: Final = 20.0
 
 
@@ -82,8 +84,8 @@ def say_why_it_ended(task: asyncio.Task[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def simulator(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[str]:
-    """Run the bundled simulator as a process of its own; yields its base URL."""
+async def simulator(folder: Path, environ: Mapping[str, str], *, port: int) -> AsyncIterator[str]:
+    """Run the bundled simulator as a process of its own, on `port` where that is free; yields its base URL."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()
     said = bytearray()
@@ -96,7 +98,8 @@ async def simulator(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[s
         if newline:
             ready.set_result(line.decode("utf-8", "replace").strip())
 
-    command = [sys.executable, "-m", "rollout.simulator", "--port", "0"]
+    port = port if 0 < port <= MAX_PORT and port_is_free("127.0.0.1", port) else 0
+    command = [sys.executable, "-m", "rollout.simulator", "--port", str(port)]
     async with Child(command, environ=environ, folder=folder, output=output) as child:
         waits: set[asyncio.Future[str]] = {ready, child.ended}
         await asyncio.wait(waits, timeout=_SIMULATOR_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)

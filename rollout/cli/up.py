@@ -16,7 +16,7 @@ import click
 
 from rollout.cli.beside import CannotStart
 from rollout.cli.frame import environ_of
-from rollout.cli.server import Options, Server
+from rollout.cli.process import Options, Server
 from rollout.settings import parse_settings
 
 
