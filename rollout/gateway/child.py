@@ -48,7 +48,7 @@ class Child:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env=self._environ,
+                env=dict(self._environ),  # uvloop takes no other mapping
                 cwd=self._folder,
                 pass_fds=(write_end,),
                 start_new_session=True,  # Ctrl-C reaches us, and we decide

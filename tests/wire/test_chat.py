@@ -1,4 +1,6 @@
+import itertools
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,24 +22,24 @@ STREAM = 'event: x\n: a comment\ndata: {"a": "å👋"}\n\ndata: one\ndata: two\n
 EVENTS = ['{"a": "å👋"}'.encode(), b"one\ntwo", b"", b"[DONE]"]
 
 
-def parsed(*pieces, **limits):
+def parsed(*pieces: Any, **limits: Any) -> Any:
     parser = EventParser(**limits)
     return [event for piece in pieces for event in parser.feed(piece)] + parser.end()
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
-def test_events_are_read_with_every_kind_of_newline(newline):
+def test_events_are_read_with_every_kind_of_newline(newline: Any) -> None:
     assert parsed(STREAM.replace(b"\n", newline)) == EVENTS
 
 
 @given(st.lists(st.integers(0, len(STREAM) + 20)), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_events_are_the_same_wherever_the_packets_are_split(cuts, newline):
+def test_events_are_the_same_wherever_the_packets_are_split(cuts: Any, newline: Any) -> None:
     raw = STREAM.replace(b"\n", newline)
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
-    assert parsed(*(raw[a:b] for a, b in zip(edges, edges[1:], strict=False))) == EVENTS
+    assert parsed(*(raw[a:b] for a, b in itertools.pairwise(edges))) == EVENTS
 
 
-def test_an_endless_line_and_an_endless_event_are_refused():
+def test_an_endless_line_and_an_endless_event_are_refused() -> None:
     with pytest.raises(EventTooLong):
         parsed(b"data: ", *[b"x" * 10] * 11, max_bytes=100)
     with pytest.raises(EventTooLong):
@@ -56,7 +58,7 @@ def test_an_endless_line_and_an_endless_event_are_refused():
         (b'ent": "x"}\n\n', False),
     ],
 )
-def test_comments_and_blank_lines_are_no_progress(data, expected):
+def test_comments_and_blank_lines_are_no_progress(data: Any, expected: Any) -> None:
     assert is_keep_alive(data) is expected
 
 
@@ -76,23 +78,23 @@ def test_comments_and_blank_lines_are_no_progress(data, expected):
         (None, False),
     ],
 )
-def test_only_content_a_tool_call_reasoning_or_an_end_delivers(chunk, expected):
+def test_only_content_a_tool_call_reasoning_or_an_end_delivers(chunk: Any, expected: Any) -> None:
     assert delivers(chunk) is expected
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"a": NaN}', b"[-Infinity]", b"[" * 100_000, b"1" * 5000])
-def test_what_is_no_json_is_refused_and_nothing_else_is_raised(raw):
-    with pytest.raises(ValueError, match="."):
+def test_what_is_no_json_is_refused_and_nothing_else_is_raised(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
         parse_json(raw)
 
 
-def test_json_is_written_compactly_and_keeps_lone_surrogates():
+def test_json_is_written_compactly_and_keeps_lone_surrogates() -> None:
     document = {"a": "\ud800å", "b": [1, 2.5, None]}
     assert json.loads(dump_json(document)) == document
     assert b" " not in dump_json(document)
 
 
-def test_an_error_is_found_whatever_its_shape():
+def test_an_error_is_found_whatever_its_shape() -> None:
     assert error_in({"error": {"message": "x"}}) == {"message": "x"}
     assert error_in({"error": "x"}) == {"message": "x"}
     assert error_in({"error": None}) is None
@@ -100,20 +102,20 @@ def test_an_error_is_found_whatever_its_shape():
     assert error_in("error") is None
 
 
-def test_a_completion_has_at_least_one_choice():
+def test_a_completion_has_at_least_one_choice() -> None:
     assert is_completion({"choices": [{}]})
     assert not is_completion({"choices": []})
     assert not is_completion({"choices": {}})
     assert not is_completion([])
 
 
-def test_the_model_that_answered_is_text_or_unknown():
+def test_the_model_that_answered_is_text_or_unknown() -> None:
     assert served_model({"model": "a/b"}) == "a/b"
     assert served_model({"model": 1}) is None
     assert served_model(None) is None
 
 
-def test_an_error_event_is_one_whole_event():
+def test_an_error_event_is_one_whole_event() -> None:
     (event,) = parsed(error_event("broken\n\ntwice", kind="upstream_error", code="interrupted"))
     assert json.loads(event)["error"] == {
         "message": "broken\n\ntwice",
@@ -123,6 +125,6 @@ def test_an_error_event_is_one_whole_event():
     }
 
 
-def test_models_are_listed_as_openai_lists_them():
+def test_models_are_listed_as_openai_lists_them() -> None:
     (entry,) = models_document(["one/alpha:free"])["data"]
     assert entry == {"id": "one/alpha:free", "object": "model", "created": 0, "owned_by": "one"}

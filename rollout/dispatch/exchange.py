@@ -1,0 +1,137 @@
+"""Perform one attempt, synchronously or asynchronously: post it, judge the answer, put it on record.
+
+A stream counts as answered at its first token; until then everything is held back and another path may still
+answer. What an attempt fails with is a value; only a caller that leaves (a cancellation) passes as an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, NamedTuple, TypeVar
+
+from rollout.dispatch.classify import Fault, classify
+from rollout.dispatch.opening import Opening
+from rollout.dispatch.senders.seam import AsyncOpened, AsyncSender, Opened, Sender, SendFault, too_late
+from rollout.dispatch.sending import Sending
+from rollout.domain.failure import FailureKind
+from rollout.resilience.policy import Attempt, Outcome
+from rollout.wire.chat import served_model
+
+Clock = Callable[[], float]
+
+_OpenedT = TypeVar("_OpenedT", Opened, AsyncOpened)
+
+
+class Answer(NamedTuple):
+    """What an attempt brought.
+
+    A plain answer: `body` as it came and `document` parsed. A stream: `opening` holds what was read of it so far
+    and `live` where the rest comes from, a synchronous or an asynchronous one. `fault` says why there is none.
+    """
+
+    fault: Fault | None
+    body: bytes = b""
+    document: Any = None
+    content_type: str = ""
+    opening: Opening | None = None
+    live: Any = None
+
+
+def attempt_once(
+    sending: Sending, attempt: Attempt, sender: Sender, *, clock: Clock, wall: Clock
+) -> tuple[Outcome, Answer]:
+    """Perform an attempt synchronously.
+
+    Raises:
+        InvalidRequest: it cannot be sent at all; nothing was.
+    """
+    call = sending.call(attempt)
+    # the policy counts by the clock it was given, sockets by the real one
+    deadline = monotonic() + max(0.0, attempt.deadline - clock())
+    opened: Opened | None = None
+    kept = False
+    try:
+        opened = sender.open(call, deadline)
+        if sending.stream and is_stream(opened.status, opened.headers):
+            opening = Opening(attempt.path, opened.headers)
+            fault = None
+            while fault is None and not opening.committed:
+                data = opened.next(deadline)
+                fault = opening.feed(data, wall=wall()) if data else opening.end(wall=wall())
+            kept = fault is None
+            return _streamed(sending, attempt, opened, opening, fault)
+        body = opened.read(deadline)
+        return _plain(sending, attempt, opened.status, opened.headers, body, wall=wall())
+    except SendFault as fault:
+        return _silent(sending, attempt, opened, fault)
+    finally:
+        if opened is not None and not kept:
+            opened.close()
+
+
+async def attempt_once_async(
+    sending: Sending, attempt: Attempt, sender: AsyncSender, *, clock: Clock, wall: Clock
+) -> tuple[Outcome, Answer]:
+    """Perform an attempt asynchronously; a cancellation closes the upstream and passes on.
+
+    Raises:
+        InvalidRequest: it cannot be sent at all; nothing was.
+    """
+    call = sending.call(attempt)
+    opened: AsyncOpened | None = None
+    kept = False
+    try:
+        async with asyncio.timeout(max(0.0, attempt.deadline - clock())):
+            opened = await sender.open(call)
+            if sending.stream and is_stream(opened.status, opened.headers):
+                opening = Opening(attempt.path, opened.headers)
+                fault = None
+                while fault is None and not opening.committed:
+                    data = await opened.next()
+                    fault = opening.feed(data, wall=wall()) if data else opening.end(wall=wall())
+                kept = fault is None
+                return _streamed(sending, attempt, opened, opening, fault)
+            body = await opened.read()
+            return _plain(sending, attempt, opened.status, opened.headers, body, wall=wall())
+    except SendFault as fault:
+        return _silent(sending, attempt, opened, fault)
+    except TimeoutError:
+        return _silent(sending, attempt, opened, too_late("the answer"))
+    finally:
+        if opened is not None and not kept:
+            await opened.close()
+
+
+def is_stream(status: int, headers: Mapping[str, str]) -> bool:
+    """Say whether an answer is a stream of events; everything else is read whole and judged as a plain one."""
+    return status == 200 and headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
+def _streamed(
+    sending: Sending, attempt: Attempt, opened: _OpenedT, opening: Opening, fault: Fault | None
+) -> tuple[Outcome, Answer]:
+    outcome = sending.note(attempt, fault, status=opened.status, model=opening.model, committed=fault is None)
+    content_type = opened.headers.get("content-type", "")
+    return outcome, Answer(fault, content_type=content_type, opening=opening, live=opened)
+
+
+def _plain(
+    sending: Sending, attempt: Attempt, status: int, headers: Mapping[str, str], body: bytes, *, wall: float
+) -> tuple[Outcome, Answer]:
+    fault, document = classify(attempt.path, status, headers, body, wall=wall)
+    if fault is None and sending.stream:
+        fault = Fault(FailureKind.NO_ANSWER, "a plain answer where a stream was asked for")
+    model = served_model(document) if fault is None else None
+    outcome = sending.note(attempt, fault, status=status, model=model)
+    return outcome, Answer(fault, body, document, headers.get("content-type", ""))
+
+
+def _silent(
+    sending: Sending, attempt: Attempt, opened: Opened | AsyncOpened | None, cut: SendFault
+) -> tuple[Outcome, Answer]:
+    # cut off before anything reached the caller: as good as never answered, so that another path may answer
+    kind = FailureKind.NO_ANSWER if cut.kind is FailureKind.INTERRUPTED else cut.kind
+    fault = Fault(kind, cut.detail)
+    return sending.note(attempt, fault, status=opened.status if opened else None, model=None), Answer(fault)

@@ -1,0 +1,276 @@
+"""`invoke_llm` and its kin: the functions an application calls instead of its old one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, overload
+
+from rollout.dispatch.decision import Exchange, InvokeResult, Observe
+from rollout.dispatch.exchange import Answer, Clock, attempt_once, attempt_once_async
+from rollout.dispatch.paths import ATTRIBUTION, Attribution
+from rollout.dispatch.request import normalise
+from rollout.dispatch.senders import make_async_sender, make_sender
+from rollout.dispatch.senders.seam import AsyncSender, Sender
+from rollout.dispatch.sending import Decides, Sending
+from rollout.dispatch.streams import AsyncInvokeStream, InvokeStream
+from rollout.domain.evaluate import Evaluation
+from rollout.domain.failure import FailureKind
+from rollout.domain.flag import MAIN_FLAG
+from rollout.resilience.policy import Verdict, adrive, drive
+from rollout.settings import Upstreams
+
+if TYPE_CHECKING:
+    from rollout.client.client import FeatureFlags
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Routes(Decides, Protocol):
+    """Who decides, and knows where the paths lead: a `RolloutClient`."""
+
+    @property
+    def upstreams(self) -> Upstreams:
+        """Return where the two paths lead."""
+        ...
+
+
+def report(observe: Observe | None, exchange: Exchange) -> None:
+    """Hand an observer what happened; an observer that fails hurts nobody but itself."""
+    if observe is None:
+        return
+    try:
+        observe(exchange)
+    except Exception:  # noqa: BLE001 - whatever an application's observer raises, the request was served
+        _log.exception("an observer of exchanges failed; the request itself is not affected")
+
+
+def _nobody() -> str | None:
+    return None
+
+
+class Dispatcher:
+    """Everything that sending needs, in one place; safe to share between threads and event loops.
+
+    Args:
+        client: decides, names the cascade and says where the paths lead.
+        observe: is handed an `Exchange` when a request is over, in whatever thread or loop that happens.
+        current_user: says who is asking where a call does not.
+        sender: sends synchronously.
+        async_sender: sends asynchronously.
+        clock: monotonic seconds.
+        wall: seconds since the epoch.
+        attribution: who OpenRouter is told is asking.
+    """
+
+    def __init__(
+        self,
+        client: Routes,
+        *,
+        observe: Observe | None = None,
+        current_user: Callable[[], str | None] = _nobody,
+        sender: Sender | None = None,
+        async_sender: AsyncSender | None = None,
+        clock: Clock = monotonic,
+        wall: Clock = time,
+        attribution: Attribution = ATTRIBUTION,
+    ) -> None:
+        self.client = client
+        self.observe = observe
+        self._current_user = current_user
+        self._sender = sender
+        self._async_sender = async_sender
+        self._clock = clock
+        self._wall = wall
+        self._attribution = attribution
+
+    def invoke(self, params: Mapping[str, Any] | None = None, /, **keywords: Any) -> InvokeResult | InvokeStream:
+        """Send a request the way its user's decision says; see `invoke_llm`."""
+        sending = self.prepare(params, keywords)
+        return self.settle(sending, *self.perform(sending))
+
+    async def ainvoke(
+        self, params: Mapping[str, Any] | None = None, /, **keywords: Any
+    ) -> InvokeResult | AsyncInvokeStream:
+        """Send a request the way its user's decision says; see `ainvoke_llm`."""
+        sending = self.prepare(params, keywords)
+        return self.asettle(sending, *await self.aperform(sending))
+
+    @property
+    def sender(self) -> Sender:
+        """Return what sends synchronously; made when first asked for, so that nobody imports both libraries in vain."""
+        if self._sender is None:
+            self._sender = make_sender()
+        return self._sender
+
+    @property
+    def async_sender(self) -> AsyncSender:
+        """Return what sends asynchronously; made when first asked for."""
+        if self._async_sender is None:
+            self._async_sender = make_async_sender()
+        return self._async_sender
+
+    def decide(self, user: object) -> Evaluation:
+        """Evaluate the flag for a user, for the current one where None is named."""
+        return self.client.evaluate(MAIN_FLAG, self._current_user() if user is None else user)
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._clock()
+
+    def prepare(
+        self,
+        params: Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+        *,
+        rescue: bool = True,
+        evaluation: Evaluation | None = None,
+    ) -> Sending:
+        """Read a request and decide its way; nothing is sent.
+
+        Raises:
+            InvalidRequest: it cannot be sent.
+        """
+        request = normalise(params, keywords)
+        return Sending(
+            request.body,
+            model=request.model,
+            stream=request.stream,
+            user=request.user,
+            decides=self.client,
+            upstreams=self.client.upstreams,
+            clock=self._clock,
+            attribution=self._attribution,
+            rescue=rescue,
+            evaluation=evaluation if evaluation is not None else self.decide(request.user),
+        )
+
+    def perform(self, sending: Sending) -> tuple[Verdict, Answer]:
+        """Make the attempts; what they fail with is a value."""
+        return drive(
+            sending.policy(),
+            lambda attempt: attempt_once(sending, attempt, self.sender, clock=self._clock, wall=self._wall),
+        )
+
+    async def aperform(self, sending: Sending) -> tuple[Verdict, Answer]:
+        """Make the attempts; a cancellation closes the upstream, is put on record and passes on."""
+        try:
+            return await adrive(
+                sending.policy(),
+                lambda attempt: attempt_once_async(
+                    sending, attempt, self.async_sender, clock=self._clock, wall=self._wall
+                ),
+            )
+        except asyncio.CancelledError:
+            sending.abandon()
+            self.finish(sending, FailureKind.CANCELLED)
+            raise
+
+    def settle(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult | InvokeStream:
+        """Turn what the attempts brought into what the caller gets; raise where they failed."""
+        if answer.opening is None or answer.fault is not None:
+            return self._plain(sending, verdict, answer)
+        return InvokeStream(
+            sending,
+            answer.opening,
+            answer.live,
+            decision=sending.decision(),
+            finish=lambda failure: self.finish(sending, failure),
+        )
+
+    def asettle(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult | AsyncInvokeStream:
+        """Do what `settle` does, for what was sent asynchronously."""
+        if answer.opening is None or answer.fault is not None:
+            return self._plain(sending, verdict, answer)
+        return AsyncInvokeStream(
+            sending,
+            answer.opening,
+            answer.live,
+            decision=sending.decision(),
+            finish=lambda failure: self.finish(sending, failure),
+        )
+
+    def finish(self, sending: Sending, failure: FailureKind | None) -> None:
+        """Tell the observer that a request is over."""
+        if self.observe is not None:
+            report(self.observe, sending.exchange(sending.decision(), failure))
+
+    async def aclose(self) -> None:
+        """Close what the running event loop holds open; `asyncio.run` does it by itself at its end."""
+        await self.async_sender.aclose()
+
+    def _plain(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult:
+        self.finish(sending, verdict.failure)
+        if answer.fault is not None:
+            raise sending.failed(verdict, answer.fault)
+        return InvokeResult(answer.document, sending.decision())
+
+
+_made: Final[dict[str, Dispatcher]] = {}
+
+
+def default_dispatcher() -> Dispatcher:
+    """Return this process's dispatcher, over the default client of the moment; both outlive a fork."""
+    # the client is only needed here; importing it late keeps this part usable with any other
+    from rollout.client.default import default_client
+    from rollout.client.user import current_user
+
+    client = default_client()
+    made = _made.get("default")
+    if made is None or made.client is not client:
+        made = _made["default"] = Dispatcher(
+            client,
+            current_user=current_user,
+            sender=made.sender if made else None,
+            async_sender=made.async_sender if made else None,
+        )
+    return made
+
+
+@overload
+def invoke_llm(
+    params: Mapping[str, Any] | None = ..., /, *, stream: Literal[True], **keywords: Any
+) -> InvokeStream: ...
+@overload
+def invoke_llm(
+    params: Mapping[str, Any] | None = ..., /, *, stream: Literal[False] | None = ..., **keywords: Any
+) -> InvokeResult: ...
+def invoke_llm(params: Mapping[str, Any] | None = None, /, **keywords: Any) -> InvokeResult | InvokeStream:
+    """Send a chat completion the way its user's decision says.
+
+    Takes the old function's parameters, as one mapping or as keywords, in camelCase or snake_case: `messages`,
+    `model`, `tools`, `tool_choice`, `max_tokens`, `response_format`, `output_schema`, `user`, `stream`, and any
+    other field of OpenAI's. The user is the argument, else `with user(...)`, else nobody. A model that is in the
+    cascade is tried first; any other is replaced. A gateway that does not answer is rescued by the direct path.
+
+    Returns:
+        The answer as the upstream sent it, a dict with `.decision`; with `stream=True` an iterator of chunks.
+
+    Raises:
+        InvalidRequest: it cannot be sent; nothing was.
+        SendingFailed: nobody answered; one of its subclasses, with `.attempts` and `.decision`.
+    """
+    return default_dispatcher().invoke(params, **keywords)
+
+
+@overload
+async def ainvoke_llm(
+    params: Mapping[str, Any] | None = ..., /, *, stream: Literal[True], **keywords: Any
+) -> AsyncInvokeStream: ...
+@overload
+async def ainvoke_llm(
+    params: Mapping[str, Any] | None = ..., /, *, stream: Literal[False] | None = ..., **keywords: Any
+) -> InvokeResult: ...
+async def ainvoke_llm(params: Mapping[str, Any] | None = None, /, **keywords: Any) -> InvokeResult | AsyncInvokeStream:
+    """Send as `invoke_llm` does, asynchronously; with `stream=True` returns an asynchronous iterator."""
+    return await default_dispatcher().ainvoke(params, **keywords)
+
+
+def feature_flags(user: object = None) -> FeatureFlags:
+    """Return `enableLiteLLM` and `litellmRolloutPercentage` for a user, for the current one where None is named."""
+    from rollout.client.default import default_client
+    from rollout.client.user import current_user
+
+    return default_client().feature_flags(current_user() if user is None else user)

@@ -1,0 +1,80 @@
+"""A stream's beginning: held back until it delivers something, because only until then another path can answer.
+
+Pure: bytes go in, and as soon as it is decided a verdict comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rollout.dispatch.classify import Fault, of_error
+from rollout.domain.failure import FailureKind
+from rollout.domain.flag import Path
+from rollout.wire.chat import DONE, delivers, error_in, parse_json, served_model
+from rollout.wire.sse import EventParser, EventTooLong
+
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
+"""What may come before the first token; an upstream that sends more has nothing to say."""
+
+
+class Opening:
+    """What was read of a stream so far.
+
+    `held` are the bytes as they came, `events` the data of the complete events among them, `parser` goes on
+    where they end. `committed` says that something for the caller is among them.
+    """
+
+    __slots__ = ("_headers", "_path", "committed", "events", "held", "model", "parser")
+
+    def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
+        self._path = path
+        self._headers = headers
+        self.committed = False
+        self.events: list[bytes] = []
+        self.held = bytearray()
+        self.model: str | None = None
+        self.parser = EventParser()
+
+    def feed(self, data: bytes, *, wall: float) -> Fault | None:
+        """Take the next bytes; return what is wrong as soon as something is. Ask `committed` after each."""
+        self.held += data
+        try:
+            events = self.parser.feed(data)
+        except EventTooLong as error:
+            return Fault(FailureKind.NO_ANSWER, str(error))
+        fault = self._judge(events, wall)
+        if fault is None and not self.committed and len(self.held) > MAX_HELD_BYTES:
+            return Fault(FailureKind.NO_ANSWER, f"{MAX_HELD_BYTES:,} bytes of a stream without a token in them")
+        return fault
+
+    def end(self, *, wall: float) -> Fault | None:
+        """Take the end of the stream; return what is wrong, None where something was delivered after all."""
+        fault = self._judge(self.parser.end(), wall)
+        if fault is None and not self.committed:
+            return Fault(FailureKind.NO_ANSWER, "a stream that ended before its first token")
+        return fault
+
+    def _judge(self, events: list[bytes], wall: float) -> Fault | None:
+        self.events += events
+        for event in events:
+            if self.committed:
+                return None
+            if event == DONE:
+                return Fault(FailureKind.NO_ANSWER, "a stream that ended before its first token")
+            chunk = parsed_chunk(event)
+            if chunk is None:
+                return Fault(FailureKind.NO_ANSWER, "a stream with something else than JSON in it")
+            if (error := error_in(chunk)) is not None:
+                return of_error(self._path, error, self._headers, wall=wall)
+            self.model = self.model or served_model(chunk)
+            self.committed = delivers(chunk)
+        return None
+
+
+def parsed_chunk(event: bytes) -> Any:
+    """Return an event's document, None where it is no JSON."""
+    try:
+        return parse_json(event)
+    except ValueError:
+        return None

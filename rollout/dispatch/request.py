@@ -1,0 +1,267 @@
+"""What the caller wants, in the parameters of the old `invokeLLM`, turned into a chat completions body. Pure.
+
+Differences to the old function, all of them wider:
+- `model`, `max_tokens`/`maxTokens` are honoured; where no limit is given none is sent (it used to be 32,768
+  always, more than many free models take).
+- `tool_choice: "required"` with several tools is passed on, as OpenAI allows it; with one tool it still
+  becomes that tool by name, without tools it is refused.
+- an assistant's `tool_calls` and any other field of a message are kept, so that a tool turn can be replayed.
+- any other field of OpenAI's (`temperature`, `seed`, `user`, `stream`, ...) is passed through untouched.
+A parameter that is None is as good as not given. camelCase beats snake_case.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from rollout.domain.errors import InvalidRequest
+
+_ALIASES: Final = {
+    "toolChoice": "tool_choice",
+    "maxTokens": "max_tokens",
+    "outputSchema": "output_schema",
+    "responseFormat": "response_format",
+}
+# tuples, not sets: what is looked up in them may be anything, a list too
+_PARTS: Final = ("file", "file_url", "image_url", "input_audio", "refusal", "text", "video_url")
+_ROLES: Final = ("assistant", "developer", "function", "system", "tool", "user")
+
+
+class Request(NamedTuple):
+    """A request as it will be sent, but for the model: `body` is JSON-ready and holds no `model`.
+
+    `model` is what the caller asked for (None: no wish), `user` whom it said it is asking for.
+    """
+
+    body: dict[str, Any]
+    model: str | None
+    stream: bool
+    user: object
+
+
+class Choice(NamedTuple):
+    """Which models to try, in order; `substituted` where the caller asked for another."""
+
+    models: tuple[str, ...]
+    substituted: bool
+
+
+def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Request:
+    """Read the old function's parameters: one mapping, keywords, or both (a keyword beats the mapping).
+
+    Raises:
+        InvalidRequest: something cannot be sent; the message says what to do.
+    """
+    if params is not None and not isinstance(params, Mapping):
+        raise InvalidRequest(
+            f"the parameters must be one mapping such as {{'messages': [...]}} or keywords, not {_kind(params)}"
+        )
+    given = {**(params or {}), **keywords}
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidRequest(f"parameter names are text, not {name!r}")
+    for camel, snake in _ALIASES.items():
+        value = given.pop(camel, None)
+        if value or given.get(snake) is None:
+            given[snake] = value
+    body = {name: value for name, value in given.items() if value is not None}
+    body["messages"] = _messages(body.get("messages"))
+    tools = _tools(body)
+    _put(body, "tool_choice", _tool_choice(body.pop("tool_choice", None), tools))
+    _put(body, "response_format", _response_format(body.pop("response_format", None), body.pop("output_schema", None)))
+    _max_tokens(body)
+    model, stream, user = checked_model(body.pop("model", None)), checked_stream(body), body.get("user")
+    if user is not None:
+        body["user"] = str(user)
+    return Request(body, model, stream, user)
+
+
+def choose_models(asked: str | None, cascade: Sequence[str]) -> Choice:
+    """Say which models to try: the one asked for first if it stands in the cascade, else the cascade as it is.
+
+    Raises:
+        InvalidRequest: the cascade is empty; nothing can be sent until it is set.
+    """
+    if not cascade:
+        raise InvalidRequest(
+            "the cascade is empty, so there is no model to send to; set it with `rollout cascade set` "
+            "or on the admin page",
+            field="cascade",
+        )
+    if asked is None or asked == cascade[0]:
+        return Choice(tuple(cascade), substituted=False)
+    if asked in cascade:
+        return Choice((asked, *(each for each in cascade if each != asked)), substituted=False)
+    return Choice(tuple(cascade), substituted=True)
+
+
+def checked_model(model: object) -> str | None:
+    """Return the model asked for, None where there is no wish.
+
+    Raises:
+        InvalidRequest: it is no text.
+    """
+    if model is None or model == "":
+        return None
+    if not isinstance(model, str):
+        raise InvalidRequest(f"model must be a model id such as 'author/name:free', not {_kind(model)}", field="model")
+    return model
+
+
+def checked_stream(body: Mapping[str, Any]) -> bool:
+    """Return whether a body asks for a stream.
+
+    Raises:
+        InvalidRequest: `stream` is neither true nor false.
+    """
+    stream = body.get("stream")
+    if stream is None or isinstance(stream, bool):
+        return bool(stream)
+    raise InvalidRequest(f"stream must be true or false, not {stream!r:.80}", field="stream")
+
+
+def _put(body: dict[str, Any], name: str, value: Any) -> None:
+    if value is not None:
+        body[name] = value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _messages(messages: object) -> list[dict[str, Any]]:
+    if not isinstance(messages, list | tuple) or not messages:
+        raise InvalidRequest(
+            "messages must be a list with at least one message such as {'role': 'user', 'content': 'Hej'}",
+            field="messages",
+        )
+    return [_message(each, f"messages[{index}]") for index, each in enumerate(messages)]
+
+
+def _message(message: object, place: str) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequest(f"{place} must be an object with role and content, not {_kind(message)}", field=place)
+    role, content = message.get("role"), message.get("content")
+    if role not in _ROLES:
+        raise InvalidRequest(f"{place}.role must be one of {', '.join(_ROLES)}, not {role!r}", field=place)
+    if content is None and role != "assistant":
+        raise InvalidRequest(f"{place}.content is missing; give a text or a list of parts", field=place)
+    kept = {name: value for name, value in message.items() if value is not None and name != "content"}
+    if role in ("tool", "function"):
+        parts = list(content) if isinstance(content, list | tuple) else [content]
+        return {**kept, "content": "\n".join(each if isinstance(each, str) else _as_text(each) for each in parts)}
+    kept.pop("tool_call_id", None)
+    return {**kept, "content": None if content is None else _content(content, place)}
+
+
+def _as_text(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"a tool's result must be text or JSON, not {_kind(value)}", field="messages") from None
+
+
+def _content(content: object, place: str) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    given: Sequence[object] = content if isinstance(content, list | tuple) else [content]
+    parts = [_part(each, place) for each in given]
+    if len(parts) == 1 and parts[0].get("type") == "text":
+        return str(parts[0]["text"])
+    return parts
+
+
+def _part(part: object, place: str) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, Mapping) or part.get("type") not in _PARTS:
+        shown = part.get("type") if isinstance(part, Mapping) else part
+        raise InvalidRequest(
+            f"Unsupported message content part {shown!r:.80} in {place}; use a text, or an object whose type is "
+            f"one of {', '.join(_PARTS)}",
+            field=place,
+        )
+    if part["type"] == "text" and not isinstance(part.get("text"), str):
+        raise InvalidRequest(f"a text part in {place} has no text; give {{'type': 'text', 'text': ...}}", field=place)
+    return dict(part)
+
+
+def _tools(body: Mapping[str, Any]) -> Sequence[Any]:
+    tools = body.get("tools")
+    if tools is None:
+        return ()
+    if not isinstance(tools, list | tuple):
+        raise InvalidRequest(f"tools must be a list of tools, not {_kind(tools)}", field="tools")
+    return tools
+
+
+def _tool_choice(choice: object, tools: Sequence[Any]) -> Any:
+    if not choice:
+        return None
+    if choice in ("none", "auto"):
+        return choice
+    if choice == "required":
+        if not tools:
+            raise InvalidRequest(
+                "tool_choice 'required' was provided but no tools were configured; give tools, or leave it out",
+                field="tool_choice",
+            )
+        return _by_name(_tool_name(tools[0])) if len(tools) == 1 else choice
+    if isinstance(choice, Mapping):
+        if isinstance(choice.get("name"), str):
+            return _by_name(choice["name"])
+        if isinstance(choice.get("type"), str):
+            return dict(choice)
+    raise InvalidRequest(
+        f"tool_choice must be 'none', 'auto', 'required' or {{'name': ...}}, not {choice!r:.80}", field="tool_choice"
+    )
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _tool_name(tool: object) -> str:
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise InvalidRequest(
+            "a tool needs a name: {'type': 'function', 'function': {'name': ..., 'parameters': {...}}}", field="tools"
+        )
+    return name
+
+
+def _response_format(explicit: object, schema: object) -> Any:
+    if explicit:
+        if not isinstance(explicit, Mapping) or not isinstance(explicit.get("type"), str):
+            raise InvalidRequest(
+                "response_format must be an object such as {'type': 'json_object'}", field="response_format"
+            )
+        described = explicit.get("json_schema")
+        if explicit["type"] == "json_schema" and not (isinstance(described, Mapping) and described.get("schema")):
+            raise InvalidRequest(
+                "responseFormat json_schema requires a defined schema object; "
+                "give {'type': 'json_schema', 'json_schema': {'name': ..., 'schema': {...}}}",
+                field="response_format",
+            )
+        return dict(explicit)
+    if not schema:
+        return None
+    if not isinstance(schema, Mapping) or not schema.get("name") or not schema.get("schema"):
+        raise InvalidRequest(
+            "outputSchema requires both name and schema; give {'name': ..., 'schema': {...}}", field="output_schema"
+        )
+    described = {"name": schema["name"], "schema": schema["schema"]}
+    if isinstance(schema.get("strict"), bool):
+        described["strict"] = schema["strict"]
+    return {"type": "json_schema", "json_schema": described}
+
+
+def _max_tokens(body: Mapping[str, Any]) -> None:
+    limit = body.get("max_tokens")
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise InvalidRequest(f"max_tokens must be a whole number of at least 1, not {limit!r:.80}", field="max_tokens")

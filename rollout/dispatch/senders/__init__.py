@@ -1,0 +1,29 @@
+"""What touches sockets: httpx synchronously; aiohttp asynchronously where it is installed, else httpx."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from rollout.dispatch.senders.seam import AsyncSender, Sender
+
+
+def make_sender() -> Sender:
+    """Return a synchronous sender; it opens nothing before its first call."""
+    from rollout.dispatch.senders.sync_httpx import HttpxSender
+
+    return HttpxSender()
+
+
+def make_async_sender() -> AsyncSender:
+    """Return an asynchronous sender: aiohttp where it is installed, because httpx collapses under concurrency."""
+    try:
+        installed = find_spec("aiohttp") is not None
+    except (ImportError, ValueError):
+        installed = False
+    if installed:
+        from rollout.dispatch.senders.async_aiohttp import AiohttpSender
+
+        return AiohttpSender()
+    from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
+
+    return AsyncHttpxSender()

@@ -1,0 +1,69 @@
+"""Post with httpx asynchronously, where aiohttp is not installed: slower, the same behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+
+from rollout.dispatch.paths import Call
+from rollout.dispatch.senders.per_loop import PerLoop
+from rollout.dispatch.senders.seam import KEEP_ALIVE_SECONDS, MAX_ANSWER_BYTES, too_long
+from rollout.dispatch.senders.sync_httpx import TIMEOUT, fault_of
+
+
+def _client() -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE_SECONDS)
+    return httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, follow_redirects=False)
+
+
+async def _close(client: httpx.AsyncClient) -> None:
+    await client.aclose()
+
+
+class _Opened:
+    __slots__ = ("_pieces", "_response", "headers", "status")
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] = response.aiter_bytes()
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        body = bytearray()
+        while piece := await self.next():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise too_long()
+        return bytes(body)
+
+    async def next(self) -> bytes:
+        try:
+            return await anext(self._pieces, b"")
+        except (httpx.HTTPError, OSError) as error:
+            raise fault_of(error, begun=True) from None
+
+    async def close(self) -> None:
+        await self._response.aclose()
+
+
+class AsyncHttpxSender:
+    """An `AsyncSender` on httpx."""
+
+    def __init__(self) -> None:
+        self._clients = PerLoop(_client, _close)
+
+    async def open(self, call: Call) -> _Opened:
+        """Post a call and return once the head of its answer is there."""
+        client = await self._clients.get()
+        try:
+            request = client.build_request("POST", call.url, content=call.body, headers=dict(call.headers))
+            response = await client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise fault_of(error, begun=False) from None
+        return _Opened(response)
+
+    async def aclose(self) -> None:
+        """Close this loop's client; the next call opens another."""
+        await self._clients.aclose()

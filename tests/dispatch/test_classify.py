@@ -1,0 +1,147 @@
+import json
+from typing import Any
+
+import pytest
+
+from rollout.dispatch.classify import classify
+from rollout.dispatch.opening import Opening
+from rollout.domain.failure import FailureKind
+from rollout.domain.flag import Path
+
+GOOD = {"choices": [{"message": {"content": "Hej"}}]}
+NOON = 1_700_000_000.0
+
+
+def judged(status: int, document: Any, *, path: Any = Path.OPENROUTER, headers: Any = None) -> Any:
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return classify(path, status, headers or {}, raw, wall=NOON)[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, FailureKind.REJECTED),
+        (401, FailureKind.UNAUTHORIZED),
+        (402, FailureKind.PAYMENT_REQUIRED),
+        (403, FailureKind.UNAUTHORIZED),
+        (404, FailureKind.MODEL_GONE),
+        (408, FailureKind.TIMEOUT),
+        (413, FailureKind.REJECTED),
+        (422, FailureKind.REJECTED),
+        (429, FailureKind.RATE_LIMITED),
+        (500, FailureKind.SERVER_ERROR),
+        (502, FailureKind.SERVER_ERROR),
+        (503, FailureKind.SERVER_ERROR),
+        (504, FailureKind.TIMEOUT),
+        (302, FailureKind.NO_ANSWER),
+        (204, FailureKind.NO_ANSWER),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_status_is_a_kind_also_when_it_hides_in_an_error_inside_200(
+    status: int, kind: FailureKind, wrapped: Any
+) -> None:
+    error = {"error": {"code": status, "message": "because"}}
+    fault = judged(200, error) if wrapped else judged(status, error)
+    assert fault.detail == "because"
+    assert fault.kind is (FailureKind.NO_ANSWER if wrapped and status < 400 else kind)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [b"<html>busy</html>", b"", b"{", b"\xff\xfe", [], {"choices": []}, {}, {"error": "x"}, {"error": {"code": "x"}}],
+)
+def test_an_answer_that_is_none_is_no_answer(document: Any) -> None:
+    assert judged(200, document).kind is FailureKind.NO_ANSWER
+
+
+def test_an_answer_is_an_answer_also_with_an_empty_error_in_it() -> None:
+    assert judged(200, GOOD) is None
+    assert judged(200, {**GOOD, "error": None}) is None
+
+
+def test_what_the_gateway_answers_to_a_wrong_key_is_about_our_key() -> None:
+    error = {"error": {"message": "No connected db.", "type": "no_db_connection"}}
+    assert judged(400, error, path=Path.LITELLM).kind is FailureKind.UNAUTHORIZED
+    assert judged(400, error).kind is FailureKind.REJECTED
+
+
+def test_a_model_that_the_gateway_does_not_know_is_the_gateways_fault() -> None:
+    error = {"error": {"message": "Invalid model name passed in model=x"}}
+    assert judged(400, error, path=Path.LITELLM).kind is FailureKind.SERVER_ERROR
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.2"}, 1.0),
+        ({"llm_provider-retry-after": "9"}, 9.0),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, 30.0),
+        ({"x-ratelimit-reset": "1700000060000"}, 60.0),
+        ({"retry-after": "999999"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"x-ratelimit-reset": "x"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait_is_read_where_it_is_sane(headers: Any, seconds: Any) -> None:
+    assert judged(429, {"error": {"message": "slow"}}, headers=headers).retry_after == seconds
+
+
+def test_a_reset_inside_the_error_is_read_too() -> None:
+    error = {"error": {"code": 429, "metadata": {"headers": {"X-RateLimit-Reset": "1700000010000"}}}}
+    assert judged(200, error).retry_after == 10.0
+
+
+def test_a_message_is_one_bounded_line() -> None:
+    fault = judged(500, {"error": {"message": "a\n b" * 1000}})
+    assert "\n" not in fault.detail
+    assert len(fault.detail) <= 501
+
+
+def opened(*pieces: Any, end: Any = False) -> Any:
+    opening = Opening(Path.OPENROUTER, {})
+    fault = None
+    for piece in pieces:
+        fault = fault or opening.feed(piece, wall=NOON)
+    if end:
+        fault = fault or opening.end(wall=NOON)
+    return opening, fault
+
+
+def event(document: Any) -> Any:
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+def test_a_stream_is_held_back_until_it_delivers() -> None:
+    role = event({"model": "m", "choices": [{"delta": {"role": "assistant", "content": ""}}]})
+    opening, fault = opened(b": busy\n\n", role)
+    assert (opening.committed, fault) == (False, None)
+    opening, fault = opened(b": busy\n\n", role, event({"choices": [{"delta": {"content": "x"}}]}))
+    assert (opening.committed, fault, opening.model) == (True, None, "m")
+    assert bytes(opening.held).startswith(b": busy\n\ndata: ")
+
+
+@pytest.mark.parametrize(
+    ("piece", "kind"),
+    [
+        (event({"error": {"code": 429, "message": "x"}}), FailureKind.RATE_LIMITED),
+        (event({"error": {"code": "server_error"}}), FailureKind.NO_ANSWER),
+        (b"data: [DONE]\n\n", FailureKind.NO_ANSWER),
+        (b"data: garbage\n\n", FailureKind.NO_ANSWER),
+        (b"", FailureKind.NO_ANSWER),
+    ],
+)
+def test_a_stream_that_fails_before_it_delivers_is_a_failed_attempt(piece: Any, kind: FailureKind) -> None:
+    opening, fault = opened(piece, end=True)
+    assert fault.kind is kind
+    assert not opening.committed
+
+
+def test_a_stream_that_never_delivers_is_bounded() -> None:
+    comment = b":" + b"x" * 1_000_000 + b"\n"
+    _, fault = opened(*[comment] * 20)
+    assert fault.kind is FailureKind.NO_ANSWER

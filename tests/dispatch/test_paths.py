@@ -1,0 +1,78 @@
+import json
+from typing import Any
+
+import pytest
+
+from rollout.dispatch.paths import Attribution, call_for
+from rollout.domain.errors import InvalidRequest
+from rollout.domain.flag import Path
+from rollout.settings import Upstreams
+
+HERE = Upstreams("https://or/api/v1", "sk-or", "http://gw:4000", "sk-gw")
+BODY = {"messages": [], "model": "gpt-4o", "x_unknown": {"a": [1, 2.5]}, "provider": {"sort": "price"}}
+FREE = {"prompt": 0, "completion": 0, "request": 0, "image": 0}
+MODEL = "one/alpha:free"
+
+
+def sent(path: Any, upstreams: Any = HERE, body: Any = BODY, model: Any = MODEL) -> Any:
+    call = call_for(path, model, body, upstreams)
+    return call, json.loads(call.body)
+
+
+def test_the_gateway_is_told_to_retry_nothing_and_to_fall_back_to_nothing() -> None:
+    call, document = sent(Path.LITELLM)
+    assert call.url == "http://gw:4000/v1/chat/completions"
+    assert call.headers["Authorization"] == "Bearer sk-gw"
+    assert call.headers["x-litellm-num-retries"] == "0"
+    assert document["disable_fallbacks"] is True
+    assert document["model"] == "openrouter/one/alpha:free"
+
+
+def test_openrouter_is_told_who_asks() -> None:
+    call, document = sent(Path.OPENROUTER)
+    assert call.url == "https://or/api/v1/chat/completions"
+    assert call.headers["Authorization"] == "Bearer sk-or"
+    assert call.headers["X-Title"] == "llm-rollout"
+    assert document["model"] == MODEL
+    assert "disable_fallbacks" not in document
+    named = call_for(Path.OPENROUTER, MODEL, BODY, HERE, Attribution("https://app", "App"))
+    assert (named.headers["HTTP-Referer"], named.headers["X-Title"]) == ("https://app", "App")
+
+
+@pytest.mark.parametrize("path", list(Path))
+def test_no_price_is_accepted_on_either_path_and_the_rest_passes_untouched(path: Any) -> None:
+    _, document = sent(path)
+    assert document["provider"] == {"sort": "price", "max_price": FREE}
+    assert document["x_unknown"] == {"a": [1, 2.5]}
+    _, document = sent(path, body={"provider": {"max_price": {"prompt": 5}}})
+    assert document["provider"]["max_price"] == FREE
+
+
+@pytest.mark.parametrize("path", list(Path))
+def test_a_paid_model_is_refused_unless_it_was_allowed(path: Any) -> None:
+    with pytest.raises(InvalidRequest, match="ROLLOUT_ALLOW_PAID"):
+        sent(path, model="openai/gpt-5")
+    _, document = sent(path, Upstreams("https://or", "sk-or", allow_paid=True), model="openai/gpt-5")
+    assert document["provider"] == {"sort": "price"}
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(InvalidRequest, match="OPENROUTER_API_KEY is not set"):
+        sent(Path.OPENROUTER, Upstreams())
+    call, _ = sent(Path.LITELLM, Upstreams())
+    assert "Authorization" not in call.headers
+
+
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown() -> None:
+    with pytest.raises(InvalidRequest, match="OPENROUTER_API_KEY") as caught:
+        sent(Path.OPENROUTER, Upstreams(openrouter_key="sk-or\nsecret"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [({"provider": "cheap"}, "provider must be an object"), ({"a": object()}, "JSON"), ({"a": float("nan")}, "JSON")],
+)
+def test_what_cannot_be_said_in_json_is_refused(body: Any, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        sent(Path.OPENROUTER, body=body)
