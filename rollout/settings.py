@@ -98,17 +98,18 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         try:
             return parse(text)
         except ValueError:
-            shown = "a value that cannot be read" if "://" in text and "@" in text else repr(text[:80])
-            problems.append(Problem(name, f"is {shown}; it needs {needs}"))
+            # of what should have been a URL nothing is shown: it may hold a password, or be a key pasted here
+            shown = "is no URL that can be used" if parse in _URLS else f"is {text[:80]!r}"
+            problems.append(Problem(name, f"{shown}; it needs {needs}"))
             return default
 
-    seconds = "a number of seconds above 0"
-    port = read("LITELLM_PORT", _port, DEFAULT_LITELLM_PORT, "a port from 1 to 65535")
+    seconds, address = "a number of seconds above 0", "an http(s) URL without credentials"
+    port = read("LITELLM_PORT", _fixed_port, DEFAULT_LITELLM_PORT, "a port from 1 to 65535")
     defaults = Upstreams()
     upstreams = Upstreams(
-        openrouter_url=read("OPENROUTER_BASE_URL", _url, DEFAULT_OPENROUTER, "an http(s) URL"),
+        openrouter_url=read("OPENROUTER_BASE_URL", _url, DEFAULT_OPENROUTER, address),
         openrouter_key=given(environ, "OPENROUTER_API_KEY"),
-        litellm_url=read("LITELLM_BASE_URL", _gateway_url, f"http://127.0.0.1:{port}", "an http(s) URL"),
+        litellm_url=read("LITELLM_BASE_URL", _gateway_url, f"http://127.0.0.1:{port}", address),
         litellm_key=given(environ, "LITELLM_MASTER_KEY"),
         total_timeout=read("ROLLOUT_TOTAL_TIMEOUT", _seconds, defaults.total_timeout, seconds),
         attempt_timeout=read("ROLLOUT_ATTEMPT_TIMEOUT", _seconds, defaults.attempt_timeout, seconds),
@@ -122,7 +123,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         openrouter_given=given(environ, "OPENROUTER_BASE_URL") is not None,
         litellm_is_ours=given(environ, "LITELLM_BASE_URL") is None,
         litellm_port=port,
-        url=read("ROLLOUT_URL", _url, None, "an http(s) URL"),
+        url=read("ROLLOUT_URL", _url, None, address),
         token=given(environ, "ROLLOUT_TOKEN"),
         salt=given(environ, "ROLLOUT_SALT"),
         database_url=given(environ, "ROLLOUT_DATABASE_URL"),
@@ -161,6 +162,13 @@ def _port(text: str) -> int:
     return number
 
 
+def _fixed_port(text: str) -> int:
+    number = _port(text)
+    if number == 0:
+        raise ValueError(text)
+    return number
+
+
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0 < number <= 86_400:  # also refuses NaN
@@ -170,7 +178,7 @@ def _seconds(text: str) -> float:
 
 def _url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise ValueError(text)
     _ = parts.port  # raises ValueError where it is no port
     return text.rstrip("/")
@@ -179,3 +187,6 @@ def _url(text: str) -> str:
 def _gateway_url(text: str) -> str:
     # people paste the gateway's OpenAI base URL as often as its root
     return _url(text).removesuffix("/v1")
+
+
+_URLS: Final = (_url, _gateway_url)

@@ -28,6 +28,12 @@ _SQLITE_TRIGGERS = (
     "CREATE TRIGGER head_update BEFORE UPDATE ON head WHEN NEW.revision <> OLD.revision + 1"
     " BEGIN SELECT RAISE(ABORT, 'the head moves one revision at a time'); END",
     "CREATE TRIGGER head_delete BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'the head stays'); END",
+    # INSERT OR REPLACE again: it would rewrite the one head row, or personal data, past the triggers above
+    "CREATE TRIGGER head_insert BEFORE INSERT ON head BEGIN SELECT RAISE(ABORT, 'there is one head'); END",
+    "CREATE TRIGGER ledger_personal_insert BEFORE INSERT ON ledger_personal"
+    " WHEN NEW.revision <> (SELECT coalesce(max(revision), 0) FROM ledger) OR EXISTS"
+    " (SELECT 1 FROM ledger_personal WHERE revision = NEW.revision AND field = NEW.field)"
+    " BEGIN SELECT RAISE(ABORT, 'personal data is written once, with its entry'); END",
 )
 
 _POSTGRES_TRIGGERS = (
@@ -40,6 +46,9 @@ _POSTGRES_TRIGGERS = (
     " IF NEW.revision <> OLD.revision OR NEW.field <> OLD.field"
     " OR NEW.salt IS NOT NULL OR NEW.value IS NOT NULL THEN"
     " RAISE EXCEPTION 'personal data can only be erased'; END IF; RETURN NEW; END $$",
+    "CREATE FUNCTION rollout_with_entry() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    " IF NEW.revision <> (SELECT coalesce(max(revision), 0) FROM ledger) THEN"
+    " RAISE EXCEPTION 'personal data is written once, with its entry'; END IF; RETURN NEW; END $$",
     "CREATE FUNCTION rollout_next_head() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
     " IF NEW.revision <> OLD.revision + 1 THEN"
     " RAISE EXCEPTION 'the head moves one revision at a time'; END IF; RETURN NEW; END $$",
@@ -54,6 +63,9 @@ _POSTGRES_TRIGGERS = (
     " FOR EACH STATEMENT EXECUTE FUNCTION rollout_refuse()",
     "CREATE TRIGGER head_update BEFORE UPDATE ON head FOR EACH ROW EXECUTE FUNCTION rollout_next_head()",
     "CREATE TRIGGER head_delete BEFORE DELETE ON head FOR EACH ROW EXECUTE FUNCTION rollout_refuse()",
+    "CREATE TRIGGER ledger_personal_insert BEFORE INSERT ON ledger_personal"
+    " FOR EACH ROW EXECUTE FUNCTION rollout_with_entry()",
+    "CREATE TRIGGER head_insert BEFORE INSERT ON head FOR EACH ROW EXECUTE FUNCTION rollout_refuse()",
     "CREATE TRIGGER head_truncate BEFORE TRUNCATE ON head FOR EACH STATEMENT EXECUTE FUNCTION rollout_refuse()",
 )
 

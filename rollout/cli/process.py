@@ -12,12 +12,14 @@ import getpass
 import logging
 import random
 import secrets
+import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Final, TextIO
 
 import uvicorn
@@ -216,7 +218,7 @@ class Server:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn, telling when it listens."""
+    """Uvicorn, telling when it listens, and leaving the process's end to us."""
 
     def __init__(self, config: uvicorn.Config, on_started: functools.partial[None]) -> None:
         super().__init__(config)
@@ -227,6 +229,16 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             await asyncio.to_thread(self._on_started)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
+        """Stop; a second Ctrl-C does not wait for open requests.
+
+        Uvicorn's own also raises the signal again when it is done, which would end the process before LiteLLM
+        was stopped.
+        """
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
 
 class _Deciding:

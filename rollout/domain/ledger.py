@@ -69,13 +69,14 @@ class PersonalRow:
 class Entry:
     """One ledger entry as people read it, personal data filled in where it was not erased.
 
-    `at` is aware, UTC. `before` and `after` are JSON documents, None where the thing was not there.
+    `at` is aware, UTC. `action` is an `Action`, or one that a newer version wrote. `before` and `after` are JSON
+    documents, None where the thing was not there.
     """
 
     revision: int
     at: datetime
     actor: str
-    action: Action
+    action: str
     subject: str
     before: Any
     after: Any
@@ -191,8 +192,11 @@ def seal(
 
 
 def unseal(sealed: SealedEntry) -> Entry:
-    """Return an entry as people read it; erased personal data reads `ERASED`."""
-    document = json.loads(sealed.text)
+    """Return an entry as people read it; erased personal data reads `ERASED`.
+
+    A text that was tampered with until it is no entry leaves what stands beside it; `verify` says more.
+    """
+    document = _document_of(sealed.text)
     values = {row.field: row.value for row in sealed.personal}
 
     def fill(value: Any, field: str) -> Any:
@@ -205,13 +209,13 @@ def unseal(sealed: SealedEntry) -> Entry:
 
     return Entry(
         revision=sealed.revision,
-        at=parse_instant(document["at"]),
-        actor=document["actor"],
-        action=Action(document["action"]),
-        subject=document["subject"],
-        before=fill(document["before"], "before"),
-        after=fill(document["after"], "after"),
-        reason=fill(document["reason"], "reason"),
+        at=_moment_of(sealed.at),
+        actor=sealed.actor,
+        action=sealed.action,
+        subject=sealed.subject,
+        before=fill(document.get("before"), "before"),
+        after=fill(document.get("after"), "after"),
+        reason=fill(document.get("reason"), "reason"),
         previous_digest=sealed.previous_digest,
         digest=sealed.digest,
     )
@@ -273,11 +277,8 @@ def _fault(sealed: SealedEntry, expected: int, previous: str, installation: str)
             return f"{name} was altered: it is no text"
     if digest_of(sealed.text) != sealed.digest:
         return "the text was altered: its digest is another"
-    try:
-        document = json.loads(sealed.text)
-    except (ValueError, RecursionError):
-        return "the text is no JSON"
-    if not isinstance(document, dict):
+    document = _document_of(sealed.text)
+    if not document:
         return "the text is no entry"
     if sealed.previous_digest != previous or document.get("previous_digest") != previous:
         return "it does not follow the entry before it"
@@ -302,6 +303,22 @@ def _fault(sealed: SealedEntry, expected: int, previous: str, installation: str)
             return f"the personal data of {row.field!r} was altered"
     missing = commitments.keys() - {row.field for row in sealed.personal}
     return f"the personal data of {min(missing)!r} was removed without a trace" if missing else None
+
+
+def _document_of(text: str) -> Mapping[str, Any]:
+    """Read an entry's text; empty where it is none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _moment_of(text: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except (ValueError, TypeError):
+        return datetime.min.replace(tzinfo=UTC)  # altered; it still has to be listed
 
 
 def _commitments(document: Mapping[str, Any], field: str = "") -> Iterable[tuple[str, str]]:

@@ -62,6 +62,8 @@ def sentence(entry: Entry) -> str:
             return f"signed in as {after.get('role')}"
         case Action.SESSION_CLOSE:
             return "signed out"
+        case newer:
+            return f"did {newer} on {entry.subject}"
 
 
 def field_changes(entry: Entry) -> tuple[FieldChange, ...]:

@@ -22,9 +22,15 @@ from rollout.domain.errors import StoreFailed
 from rollout.domain.ledger import Action, Entry, parse_instant, seal, unseal
 from rollout.store import tables
 from rollout.store.engine import WRITE, reading, translating
+from rollout.store.ledger import HEAD_IS_GONE
 
 CHANNEL = "rollout_ledger"
 """PostgreSQL's notification channel; its payload is the new revision."""
+
+
+_PATIENCE = text(
+    "SELECT set_config('lock_timeout', '15s', true), set_config('idle_in_transaction_session_timeout', '15s', true)"
+)
 
 
 def utc_now() -> datetime:
@@ -47,9 +53,12 @@ class Writing:
     def __init__(self, connection: Connection, *, now: datetime, salts: Callable[[], str]) -> None:
         self.connection = connection
         self._salts = salts
+        if connection.dialect.name == "postgresql":
+            # a writer that hangs, or whose machine is gone, must not keep the lock from a kill
+            connection.execute(_PATIENCE)
         head = connection.execute(select(tables.head).where(tables.head.c.one == 1).with_for_update()).one_or_none()
         if head is None:
-            raise StoreFailed("the ledger's head row is gone; restore a backup and run `rollout audit verify`")
+            raise StoreFailed(HEAD_IS_GONE)
         self._revision: int = head.revision
         self._digest: str = head.digest
         self.now = max(now, parse_instant(head.at)) if head.at else now

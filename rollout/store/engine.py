@@ -5,15 +5,30 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from rollout.domain.errors import StoreFailed, StoreUnreachable
+
+# what other floors have to name comes from here, so that SQLAlchemy stays in this folder
+__all__ = [
+    "NO_TRANSACTION",
+    "URL",
+    "WRITE",
+    "Connection",
+    "Engine",
+    "backup",
+    "database_url",
+    "open_engine",
+    "reading",
+    "translating",
+]
 
 WRITE: Final = "rollout_write"
 """Execution option of connections that will write; on SQLite they take the write lock before they read."""
@@ -34,7 +49,7 @@ def database_url(text: str | None, data_dir: Path) -> URL:
         return URL.create("sqlite", database=str(data_dir / "rollout.db"))
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a port that is no number is a plain ValueError
         raise StoreFailed("ROLLOUT_DATABASE_URL is no database URL; write sqlite:///file or postgresql://…") from None
     match url.get_backend_name():
         case "sqlite":
@@ -54,7 +69,14 @@ def open_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
     try:
-        return create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=15, connect_args={"connect_timeout": 5})
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=15,
+            hide_parameters=True,  # user ids stand in them; errors are logged
+            connect_args={"connect_timeout": 5},
+        )
     except (NoSuchModuleError, ModuleNotFoundError):
         raise StoreFailed("PostgreSQL needs its driver: pip install 'llm-rollout[server,postgres]'") from None
 
@@ -66,11 +88,17 @@ def _open_sqlite(url: URL) -> Engine:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreUnreachable(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False})
+    engine = create_engine(
+        url,
+        hide_parameters=True,  # user ids stand in them; errors are logged
+        connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False},
+    )
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
+        # text that somebody broke has to reach the ledger's verification, not end it
+        connection.text_factory = _decode
         for pragma in (
             f"busy_timeout={_BUSY_MILLISECONDS}",
             "journal_mode=WAL",
@@ -91,12 +119,16 @@ def _open_sqlite(url: URL) -> Engine:
 
 @contextmanager
 def translating(engine: Engine) -> Iterator[None]:
-    """Turn a driver's own errors about reaching the database into ours; the URL's password is never shown."""
+    """Turn a driver's own errors into ours; neither the URL's password nor its query is ever shown."""
+    where = engine.url.set(query={}).render_as_string(hide_password=True)  # a query may carry a password too
     try:
         yield
     except (OperationalError, InterfaceError) as error:
-        where = engine.url.render_as_string(hide_password=True)
         raise StoreUnreachable(f"the database {where} cannot be used: {_first_line(error)}") from error
+    except PoolTimeoutError as error:
+        raise StoreUnreachable(f"the database {where} cannot be used: every connection is busy") from error
+    except DBAPIError as error:
+        raise StoreFailed(f"the database {where} refused: {_first_line(error)}") from error
 
 
 @contextmanager
@@ -112,6 +144,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
             connection = plain.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             yield connection
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
 
 
 def _first_line(error: DBAPIError) -> str:
@@ -133,10 +169,12 @@ def backup(engine: Engine, target: Path) -> None:
     except OSError as error:
         raise StoreFailed(f"{str(target)!r} cannot be written: {error.strerror}") from error
     os.close(descriptor)
-    with translating(engine), engine.connect() as connection:
-        source = connection.connection.driver_connection
-        destination = sqlite3.connect(target)
-        try:
+    try:
+        with translating(engine), engine.connect() as connection, closing(sqlite3.connect(target)) as destination:
+            source = connection.connection.driver_connection
             source.backup(destination)  # type: ignore[union-attr]  # the driver's connection is sqlite3's
-        finally:
-            destination.close()
+    except BaseException as error:
+        target.unlink(missing_ok=True)  # half a backup is none
+        if isinstance(error, sqlite3.Error):
+            raise StoreFailed(f"{str(target)!r} cannot be written: {error}") from error
+        raise

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from rollout.domain.errors import NotFound
+from rollout.domain.errors import NotFound, StoreFailed
 from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
 from rollout.domain.ledger import instant, parse_instant
+from rollout.domain.share import WHOLE
 from rollout.domain.snapshot import Snapshot
 from rollout.store import tables
 from rollout.store.door import Writing
 from rollout.store.ledger import read_head
+
+_Row = Row[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,14 @@ def read_flag(connection: Connection, key: str) -> Flag:
     if row is None:
         known = ", ".join(connection.execute(select(tables.flags.c.key).order_by(tables.flags.c.key)).scalars())
         raise NotFound(f"there is no flag {key!r}; there is {known or 'none yet'}")
-    return _flag(row, _overrides(connection, key).get(key, {}))
+    return _flag(row, _overrides(connection, key).get(key, ()))
 
 
 def read_flags(connection: Connection) -> dict[str, Flag]:
     """Return every flag with its overrides, by key."""
     overrides = _overrides(connection)
     rows = connection.execute(select(tables.flags).order_by(tables.flags.c.key))
-    return {row.key: _flag(row, overrides.get(row.key, {})) for row in rows}
+    return {row.key: _flag(row, overrides.get(row.key, ())) for row in rows}
 
 
 def read_cascade(connection: Connection) -> Cascade:
@@ -54,7 +58,13 @@ def read_snapshot(connection: Connection) -> Snapshot:
     """Return everything a client needs, all of one moment."""
     head = read_head(connection)
     installation = connection.execute(select(tables.installation.c.id)).scalar_one_or_none() or ""
-    flags: dict[str, Flag | BrokenFlag] = dict(read_flags(connection))
+    overrides = _overrides(connection)
+    flags: dict[str, Flag | BrokenFlag] = {}
+    for row in connection.execute(select(tables.flags).order_by(tables.flags.c.key)):
+        try:
+            flags[row.key] = _flag(row, overrides.get(row.key, ()))
+        except StoreFailed as error:
+            flags[row.key] = BrokenFlag(row.key, error.message)
     return Snapshot(installation, head.revision, head.digest, flags, read_cascade(connection).models)
 
 
@@ -100,26 +110,40 @@ def _columns(flag: Flag) -> dict[str, object]:
     return {name: getattr(flag, name) for name in names}
 
 
-def _flag(row: Row[tuple[object, ...]], overrides: dict[str, Override]) -> Flag:
-    return Flag(
-        key=row.key,
-        description=row.description,
-        enabled=row.enabled,
-        killed=row.killed,
-        share=row.share,
-        salt=row.salt,
-        hash_version=row.hash_version,
-        revision=row.revision,
-        overrides=overrides,
-    )
+def _flag(row: _Row, overrides: Iterable[_Row]) -> Flag:
+    """Make a flag of its rows.
+
+    Raises:
+        StoreFailed: something in them was written around the door and cannot be read.
+    """
+    try:
+        if not 0 <= row.share <= WHOLE:
+            raise ValueError(f"a share of {row.share}")
+        return Flag(
+            key=row.key,
+            description=row.description,
+            enabled=row.enabled,
+            killed=row.killed,
+            share=row.share,
+            salt=row.salt,
+            hash_version=row.hash_version,
+            revision=row.revision,
+            overrides={override.user_id: _override(override) for override in overrides},
+        )
+    except (ValueError, TypeError) as error:
+        raise StoreFailed(f"the flag {row.key!r} cannot be read: its rows hold {error}") from error
 
 
-def _overrides(connection: Connection, key: str | None = None) -> dict[str, dict[str, Override]]:
+def _override(row: _Row) -> Override:
+    expires = parse_instant(row.expires_at) if row.expires_at else None
+    return Override(Variant(row.variant), row.reason, expires)
+
+
+def _overrides(connection: Connection, key: str | None = None) -> dict[str, list[_Row]]:
     query = select(tables.overrides).order_by(tables.overrides.c.user_id)
     if key is not None:
         query = query.where(tables.overrides.c.flag_key == key)
-    found: dict[str, dict[str, Override]] = {}
+    found: dict[str, list[_Row]] = {}
     for row in connection.execute(query):
-        expires = parse_instant(row.expires_at) if row.expires_at else None
-        found.setdefault(row.flag_key, {})[row.user_id] = Override(Variant(row.variant), row.reason, expires)
+        found.setdefault(row.flag_key, []).append(row)
     return found

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, Select, func, select
 
-from rollout.domain.errors import NotFound
+from rollout.domain.errors import NotFound, StoreFailed
 from rollout.domain.ledger import Entry, PersonalRow, SealedEntry, Verification, instant, unseal, verify
 from rollout.store import tables
 
 _CHUNK = 500
+
+HEAD_IS_GONE: Final = "the ledger's head row is gone; restore a backup and run `rollout audit verify`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,16 @@ class AuditFilter:
 
 
 def read_head(connection: Connection) -> Head:
-    """Return the ledger's head row."""
-    row = connection.execute(select(tables.head.c.revision, tables.head.c.digest)).one()
+    """Return the ledger's head row.
+
+    Raises:
+        StoreFailed: somebody removed it.
+    """
+    row = connection.execute(
+        select(tables.head.c.revision, tables.head.c.digest).where(tables.head.c.one == 1)
+    ).one_or_none()
+    if row is None:
+        raise StoreFailed(HEAD_IS_GONE)
     return Head(row.revision, row.digest)
 
 

@@ -32,7 +32,8 @@ class SchemaStatus:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(resource("migrations")))
+    # a % in the path would be read as a reference to another option
+    config.set_main_option("script_location", str(resource("migrations")).replace("%", "%%"))
     return config
 
 

@@ -40,6 +40,7 @@ class LedgerWatch:
         self._engine = engine
         self._on_change = on_change
         self._on_problem = on_problem
+        self._failing = False
         self._stop = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout-ledger-watch", daemon=True)
@@ -62,22 +63,28 @@ class LedgerWatch:
         postgres = self._engine.dialect.name == "postgresql"
         follow = self._follow_postgres if postgres else self._follow_sqlite
         options = {"isolation_level": "AUTOCOMMIT"} if postgres else {NO_TRANSACTION: True}
-        failing = False
         while not self._stop.is_set():
             try:
                 with self._engine.connect().execution_options(**options) as connection:
-                    if failing:
-                        self._on_problem(None)
-                        failing = False
                     follow(connection)
-            except (SQLAlchemyError, StoreFailed) as error:
-                if not failing:
-                    log.warning("the database cannot be watched: %s", type(error).__name__)
-                failing = True
+            except Exception as error:
+                # whatever it is: a watch that died of it would hide every kill that follows
+                if not self._failing:
+                    ours = not isinstance(
+                        error, SQLAlchemyError | StoreFailed | self._engine.dialect.loaded_dbapi.Error
+                    )
+                    log.warning("the database cannot be watched: %s", type(error).__name__, exc_info=ours)
+                self._failing = True
                 self._on_problem(
                     f"the database cannot be reached ({type(error).__name__}); showing the last known state"
                 )
                 self._stop.wait(RECONNECT_SECONDS)
+
+    def _changed(self) -> None:
+        self._on_change()
+        if self._failing:
+            self._failing = False
+            self._on_problem(None)
 
     def _follow_sqlite(self, connection: Connection) -> None:
         version = None
@@ -85,18 +92,19 @@ class LedgerWatch:
             seen = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
             if seen != version:
                 version = seen
-                self._on_change()
+                self._changed()
             self._nudge.wait(POLL_SECONDS)
             self._nudge.clear()
 
     def _follow_postgres(self, connection: Connection) -> None:
         connection.execute(text(f"LISTEN {CHANNEL}"))
         driver = connection.connection.driver_connection
+        connection.detach()  # in the pool it would go on listening, and pile up what it hears
         revision = -1
         while not self._stop.is_set():
             now = read_head(connection).revision
             if now != revision:
                 revision = now
-                self._on_change()
+                self._changed()
             for _ in driver.notifies(timeout=1.0, stop_after=1):  # type: ignore[union-attr]  # psycopg's connection
                 break

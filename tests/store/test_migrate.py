@@ -1,0 +1,72 @@
+"""Migrations: they make exactly the tables the code means, once, and never touch what a newer version made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from rollout.domain.errors import StoreNewer
+from rollout.store.door import Door
+from rollout.store.migrate import schema_status, upgrade
+from rollout.store.tables import metadata
+from tests.databases import Database
+
+UPGRADE = (
+    "import sys; from sqlalchemy.engine import make_url; from rollout.store.engine import open_engine;"
+    "from rollout.store.migrate import upgrade; print(upgrade(open_engine(make_url(sys.argv[1]))).current)"
+)
+
+
+def test_the_migrated_schema_is_the_one_the_code_means(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
+        )
+        differences: list[Any] = compare_metadata(context, metadata)
+    assert differences == []
+
+
+def test_an_empty_database_is_upgraded_once(empty: Database) -> None:
+    status = schema_status(empty.engine)
+    assert (status.current, status.up_to_date) == (None, False)
+    assert upgrade(empty.engine).current is None
+    assert schema_status(empty.engine).up_to_date
+    before = empty.dump()
+    assert upgrade(empty.engine).up_to_date
+    assert empty.dump() == before
+
+
+@pytest.mark.processes
+def test_two_processes_upgrading_at_once_make_one_schema(empty: Database) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", UPGRADE, empty.text], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said == sorted(["None", str(schema_status(empty.engine).newest)])
+    assert empty.raw("SELECT revision FROM head") == [(0,)]
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(door: Door, database: Database) -> None:
+    database.raw("UPDATE alembic_version SET version_num = '9999'", "ALTER TABLE flags ADD COLUMN later TEXT")
+    before = database.dump()
+    for refuse in (schema_status, upgrade):
+        with pytest.raises(StoreNewer, match=r"'9999'.*newer version.*Upgrade this program"):
+            refuse(database.engine)
+    assert database.dump() == before
+
+
+def test_an_upgrade_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:
+    empty.raw("CREATE TABLE sessions (id INTEGER)")  # the last table the migration makes is there already
+    before = empty.dump()
+    with pytest.raises(Exception, match="sessions"):
+        upgrade(empty.engine)
+    assert empty.dump() == before
+    empty.raw("DROP TABLE sessions")
+    assert upgrade(empty.engine).current is None
