@@ -46,7 +46,7 @@ class Group(click.Group):
     command_class = Command
 
 
-class Percentage(click.ParamType):
+class Percentage(click.ParamType):  # type: ignore[type-arg]  # click before 8.5 takes no argument
     """A percentage, turned into a share of parts per 100,000."""
 
     name = "percent"
@@ -61,7 +61,7 @@ class Percentage(click.ParamType):
             self.fail(error.message, param, ctx)
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
     """A moment as ISO text with a time zone, turned into UTC."""
 
     name = "iso-time"
@@ -102,7 +102,9 @@ def environ_of(context: click.Context) -> Mapping[str, str]:
     """Return the environment the entry point handed on."""
     environ = context.find_root().obj
     if not isinstance(environ, Mapping):
-        raise AssertionError("the entry point hands the environment on as the context's object")
+        raise AssertionError(  # noqa: TRY004 - a fault in the program
+            "the entry point hands the environment on as the context's object"
+        )
     return environ
 
 

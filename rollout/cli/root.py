@@ -69,18 +69,15 @@ class Root(click.Group):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,  # noqa: FBT001, FBT002 - click's signature
-        windows_expand_args: bool = True,  # noqa: FBT001, FBT002 - as above
         **extra: Any,
     ) -> Any:
         """Run, and exit the process with 0 (done), 1 (refused or failed), 2 (usage) or 130 (Ctrl-C)."""
         given = list(sys.argv[1:] if args is None else args)
         if not standalone_mode:
-            return super().main(given, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
+            return super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
         as_json = "--json" in given
         try:
-            result = super().main(
-                given, prog_name or "rollout", complete_var, standalone_mode=False, windows_expand_args=False, **extra
-            )
+            result = super().main(given, prog_name or "rollout", complete_var, standalone_mode=False, **extra)
         except click.Abort as error:
             sys.exit(_INTERRUPTED if isinstance(error.__cause__, KeyboardInterrupt) else 1)
         except click.UsageError as error:

@@ -1,251 +1,48 @@
-"""The server's process: what it puts together, in which order it starts, and how it stops.
-
-The control plane answers first; LiteLLM installs and starts beside it.
-"""
+"""What a server on this machine says of itself, on routes that need no access token."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
-import getpass
-import logging
-import random
-import secrets
-import socket
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final, TextIO
+from collections.abc import Sequence
+from typing import Any, Final
 
-import uvicorn
+import httpx
 
-from rollout.cli.beside import CannotStart, configure, first_cascade, listening, say_why_it_ended, simulator
-from rollout.client.environment import read_overrides
-from rollout.client.holder import Holder
-from rollout.client.killfile import KillFile
-from rollout.control.access import invite
-from rollout.control.installation import SYSTEM, establish
-from rollout.dispatch.endpoint import CompletionsApp
-from rollout.dispatch.senders import make_async_sender
-from rollout.domain.cascade import ListedModel
-from rollout.domain.flag import PUBLISHED_SALT
-from rollout.domain.roles import Role
-from rollout.domain.snapshot import Snapshot
-from rollout.gateway.place import ensure_master_key, port_is_free
-from rollout.gateway.plan import GatewayPlan
-from rollout.gateway.supervise import Supervisor
-from rollout.gateway.upstream import UpstreamWatch
-from rollout.gateway.watch import ExternalGateway
-from rollout.http.app import assemble
-from rollout.http.plane import Plane
-from rollout.logs import set_up_logging
-from rollout.resources import resource
-from rollout.settings import Settings, Upstreams
-from rollout.store.door import Door
-from rollout.store.engine import database_url, open_engine
-from rollout.store.migrate import upgrade
+from rollout.settings import Settings
 
-log = logging.getLogger("rollout")
-
-SIMULATOR_KEY: Final = "sk-or-simulator"
-_LOOPBACK_OF_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - for the address shown to people
+_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - names compared with, nothing is bound
+_PATIENCE_SECONDS: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the terminal asked for. `litellm_environment` is where LiteLLM is installed."""
-
-    with_gateway: bool
-    litellm_environment: Path | None = None
-
-
-class Server:
-    """One process of `rollout up` or `rollout serve`."""
-
-    def __init__(self, settings: Settings, environ: Mapping[str, str], options: Options, *, out: TextIO) -> None:
-        self._settings = settings
-        self._environ = environ
-        self._options = options
-        self._out = out
-        self._simulated = (
-            options.with_gateway and settings.upstreams.openrouter_key is None and not settings.openrouter_given
-        )
-
-    async def run(self) -> int:
-        """Serve until told to stop; return the exit code."""
-        settings = self._settings
-        self._check_gateway_port()
-        with listening(settings) as listener:
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            door = self._open_database()
-            async with contextlib.AsyncExitStack() as beside:
-                upstreams = settings.upstreams
-                if self._simulated:
-                    url = await beside.enter_async_context(simulator(settings.data_dir, self._environ))
-                    upstreams = replace(upstreams, openrouter_url=url, openrouter_key=SIMULATOR_KEY)
-                if self._is_ours:
-                    key = upstreams.litellm_key or ensure_master_key(settings.data_dir / "litellm.key")
-                    upstreams = replace(upstreams, litellm_key=key)
-                self._set_up_logging(upstreams)
-                return await self._serve(door, upstreams, listener)
-
-    def _set_up_logging(self, upstreams: Upstreams) -> None:
-        secrets_here = [upstreams.openrouter_key, upstreams.litellm_key, self._settings.token]
-        if self._settings.database_url is not None:
-            secrets_here.append(database_url(self._settings.database_url, self._settings.data_dir).password)
-        set_up_logging(json=not sys.stderr.isatty(), stream=sys.stderr, secrets=secrets_here)
-        for noisy in ("alembic", "uvicorn"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-
-    @property
-    def _is_ours(self) -> bool:
-        return self._options.with_gateway and self._settings.litellm_is_ours
-
-    async def _serve(self, door: Door, upstreams: Upstreams, listener: socket.socket) -> int:
-        settings = self._settings
-        gateway = self._gateway(upstreams)
-        loop = asyncio.get_running_loop()
-
-        def on_models(models: tuple[ListedModel, ...]) -> None:
-            if not plane.published.cascade.models:
-                loop.run_in_executor(None, first_cascade, door, models)
-
-        def follow(snapshot: Snapshot) -> None:
-            loop.call_soon_threadsafe(configure, gateway, snapshot.cascade)
-
-        upstream = UpstreamWatch(
-            upstreams.openrouter_url, upstreams.openrouter_key, simulated=self._simulated, on_models=on_models
-        )
-        holder = Holder(
-            read_overrides(self._environ),
-            KillFile(settings.kill_file),
-            salt=settings.salt or PUBLISHED_SALT,
-            on_change=follow,
-        )
-        for problem in holder.problems:
-            log.warning("%s", problem)
-        plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state)
-        plane.start()
-        sender = make_async_sender()
-        completions = CompletionsApp(
-            _Deciding(holder), lambda: upstreams, plane.may_send, simulated=self._simulated, sender=sender
-        )
-        server = _Uvicorn(
-            uvicorn.Config(
-                assemble(plane, completions),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            ),
-            on_started=functools.partial(self._announce, door, listener),
-        )
-        tasks = [asyncio.create_task(gateway.run()), asyncio.create_task(upstream.run())]
-        for task in tasks:
-            task.add_done_callback(say_why_it_ended)
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await sender.aclose()
-            plane.stop()
-            door.engine.dispose()
-        return 0
-
-    def _open_database(self) -> Door:
-        settings = self._settings
-        engine = open_engine(database_url(settings.database_url, settings.data_dir))
-        upgrade(engine)
-        door = Door(engine)
-        establish(door, new_id=functools.partial(secrets.token_hex, 8), salt=settings.salt)
-        return door
-
-    def _gateway(self, upstreams: Upstreams) -> Supervisor | ExternalGateway:
-        settings = self._settings
-        if not self._is_ours:
-            return ExternalGateway(upstreams.litellm_url, clock=time.time, sleep=asyncio.sleep)
-        data = settings.data_dir.absolute()
-        assert upstreams.litellm_key is not None  # noqa: S101 - made above where it was not given
-        plan = GatewayPlan(
-            environment=(self._options.litellm_environment or data / "litellm").absolute(),
-            lock=resource("locks") / "litellm.txt",
-            folder=data,
-            port=settings.litellm_port,
-            upstream_base_url=upstreams.openrouter_url,
-            upstream_key=upstreams.openrouter_key or "missing",
-            master_key=upstreams.litellm_key,
-            allow_paid=upstreams.allow_paid,
-        )
-        return Supervisor(
-            plan,
-            cascade=(),
-            environ=self._environ,
-            clock=time.time,
-            sleep=asyncio.sleep,
-            random=random.random,
-            on_change=lambda state: log.info("gateway %s: %s", state.phase, state.detail),
-        )
-
-    def _check_gateway_port(self) -> None:
-        port = self._settings.litellm_port
-        if self._is_ours and not port_is_free("127.0.0.1", port):
-            raise CannotStart(
-                f"port {port} on 127.0.0.1 is taken, and LiteLLM needs it. "
-                "End what holds it, or set LITELLM_PORT to a free port."
-            )
-
-    def _announce(self, door: Door, listener: socket.socket) -> None:
-        code = invite(door, _operator_name(), Role.ADMIN, actor=SYSTEM)
-        address = _address(self._settings.host, listener.getsockname()[1])
-        say = functools.partial(print, file=self._out, flush=True)
-        if self._simulated:
-            say(
-                "No OPENROUTER_API_KEY: the bundled simulator is the upstream. No real model answers, nothing is spent."
-            )
-        say(f"Admin page:  {address}/sign-in#code={code}   (works once, for 15 minutes; then `rollout sign-in`)")
-        say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
-        say("Ctrl-C stops everything.")
+def address_of(settings: Settings) -> str | None:
+    """Return where a server with these settings answers on this machine; None where it picks a free port."""
+    if settings.port == 0:
+        return None
+    host = _ANY.get(settings.host, settings.host).strip("[]")
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-class _Uvicorn(uvicorn.Server):
-    """Uvicorn, telling when it listens."""
-
-    def __init__(self, config: uvicorn.Config, on_started: functools.partial[None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            await asyncio.to_thread(self._on_started)
-
-
-class _Deciding:
-    """The holder as the completions endpoint asks it; without a snapshot the cascade is empty."""
-
-    def __init__(self, holder: Holder) -> None:
-        self.evaluate = holder.evaluate
-        self._holder = holder
-
-    @property
-    def cascade(self) -> tuple[str, ...]:
-        """Return the installation's model ids."""
-        return self._holder.cascade or ()
-
-
-def _address(host: str, port: int) -> str:
-    shown = _LOOPBACK_OF_ANY.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
-
-
-def _operator_name() -> str:
+def ask(address: str | None, path: str) -> dict[str, Any] | None:
+    """Ask a server of ours for a document; None where nobody answers, or somebody else."""
+    if address is None:
+        return None
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "operator"
+        answer = httpx.get(f"{address}{path}", timeout=_PATIENCE_SECONDS, trust_env=False)
+        document = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
+    return document if answer.is_success and isinstance(document, dict) else None
+
+
+def preflight_of(settings: Settings, installation: str) -> Sequence[str]:
+    """Return what the running server of an installation says against raising a share; not knowing is a reason too."""
+    address = address_of(settings)
+    health, providers = ask(address, "/health"), ask(address, "/health/providers")
+    if health is None or providers is None or not isinstance(providers.get("preflight"), list):
+        where = f"at {address}" if address else "on a known port (ROLLOUT_PORT is 0)"
+        return (
+            f"no server of this installation answers {where}, so whether the gateway is healthy is not known "
+            "(start `rollout up`, or set ROLLOUT_PORT to its port)",
+        )
+    if health.get("installation") != installation:
+        return (f"the server at {address} belongs to another installation; set ROLLOUT_PORT to the port of this one",)
+    return [str(problem) for problem in providers["preflight"]]

@@ -58,11 +58,11 @@ def flag_state(flag: Mapping[str, Any]) -> str:
     if flag["killed"]:
         return click.style("STOPPED by the kill switch: everybody goes direct", fg="red", bold=True)
     if not flag["enabled"]:
-        return f"disabled: everybody goes direct, {_forced(forced)} apart (its share stands at {share})"
+        return f"disabled: everybody goes direct (its share stands at {share}); {_forced(forced)}"
     if flag["percentage"] == 0:
-        return f"0 %: everybody goes direct, {_forced(forced)} apart"
+        return f"0 %: everybody goes direct; {_forced(forced)}"
     if flag["percentage"] == 100:
-        return f"100 %: everybody goes through LiteLLM, {_forced(forced)} apart"
+        return f"100 %: everybody goes through LiteLLM; {_forced(forced)}"
     return f"{share} of users go through LiteLLM, the others direct; {_forced(forced)}"
 
 

@@ -1,0 +1,74 @@
+"""`rollout tokens` and `rollout sign-in`: who may come in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from rollout.cli.backend import backend_of
+from rollout.cli.frame import Command, Group, note, reason_option, show
+from rollout.cli.words import exact, on_one_line, table, when
+from rollout.domain.roles import Role
+
+_ROLES = click.Choice([str(role) for role in Role])
+
+
+@click.group(cls=Group)
+def tokens() -> None:
+    """Make, list and revoke access tokens."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option("--role", type=_ROLES, required=True, help="evaluate: clients; viewer: see; operator: change; admin.")
+@reason_option
+@click.pass_context
+def create(context: click.Context, name: str, role: str, reason: str | None) -> None:
+    """Make an access token; its secret is printed this once."""
+    made = backend_of(context).create_token(name, Role(role), reason=reason)
+    shown = {field: made[field] for field in ("id", "name", "role", "access_token")}
+    show(context, shown, lambda: [made["access_token"]])
+    note(f"access token {made['name']} ({made['role']}), id {made['id']}: the secret is shown this once")
+
+
+@tokens.command("list")
+@click.pass_context
+def list_tokens(context: click.Context) -> None:
+    """List access tokens, without their secrets."""
+    found, now = backend_of(context).tokens(), datetime.now(UTC)
+    rows = [
+        (
+            token["id"],
+            token["name"],
+            token["role"],
+            when(token["created_at"], now),
+            f"revoked {exact(token['revoked_at'])}" if token["revoked_at"] else "valid",
+        )
+        for token in found
+    ]
+    show(context, {"tokens": found}, lambda: table(("ID", "NAME", "ROLE", "CREATED", "STATE"), rows))
+    if not found:
+        note("there is no access token yet; make one with `rollout tokens create NAME --role ROLE`")
+
+
+@tokens.command("revoke")
+@click.argument("token")
+@click.pass_context
+def revoke(context: click.Context, token: str) -> None:
+    """Revoke an access token by its id or its name."""
+    backend_of(context).revoke_token(token)
+    show(context, {"revoked": token}, lambda: [f"access token {on_one_line(token)} is revoked"])
+
+
+@click.command("sign-in", cls=Command)
+@click.option("--name", default="operator", show_default=True, help="Who signs in; the ledger shows this name.")
+@click.option("--role", type=_ROLES, default="admin", show_default=True, help="How far the session reaches.")
+@click.pass_context
+def sign_in(context: click.Context, name: str, role: str) -> None:
+    """Print a sign-in link for the admin pages: it works once, for 15 minutes."""
+    backend = backend_of(context)
+    made = backend.invite(name, Role(role))
+    link = f"{backend.address}/sign-in#code={made['code']}"
+    show(context, {"name": made["name"], "role": made["role"], "link": link}, lambda: [link])
+    note(f"for {made['name']} ({made['role']}): works once, for 15 minutes")

@@ -1,0 +1,134 @@
+"""What commands ask for, whoever answers: the API of a running server, or the database itself.
+
+Both answer the API's documents, so each command is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import click
+
+from rollout.cli.frame import Document, environ_of, settings_of
+from rollout.domain.errors import InvalidRequest
+from rollout.domain.roles import Role
+from rollout.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFields:
+    """Fields of a flag to change; None leaves one as it is. `share` is in parts per 100,000."""
+
+    enabled: bool | None = None
+    share: int | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """Which ledger entries to list, newest first; `before` is a revision, for paging."""
+
+    actor: str | None = None
+    action: str | None = None
+    subject: str | None = None
+    user: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class Backend(Protocol):
+    """The installation behind the commands. Every method may raise any `RolloutError`.
+
+    `StaleChange.current` is the API's document of the thing.
+    """
+
+    @property
+    def address(self) -> str:
+        """Where the admin pages are, without a trailing slash."""
+
+    def flags(self) -> list[Document]:
+        """List every flag."""
+
+    def flag(self, key: str) -> Document:
+        """Return one flag."""
+
+    def change_flag(
+        self, key: str, fields: FlagFields, *, reason: str | None, revision: int | None, skip_preflight: bool
+    ) -> Document:
+        """Change fields in one ledger entry; `revision` is what was looked at, None changes whatever is there."""
+
+    def kill(self, key: str, *, reason: str | None) -> Document:
+        """Stop a flag for everybody."""
+
+    def restore(self, key: str, *, reason: str | None) -> Document:
+        """Lift a kill."""
+
+    def set_override(
+        self, key: str, user: str, variant: str, *, reason: str | None, expires_at: datetime | None
+    ) -> Document:
+        """Force a user on or off; answers the flag."""
+
+    def remove_override(self, key: str, user: str, *, reason: str | None) -> Document:
+        """Stop forcing a user; answers the flag."""
+
+    def cascade(self) -> Document:
+        """Return `{models, revision}`."""
+
+    def set_cascade(self, models: Sequence[str], *, reason: str | None, revision: int | None) -> Document:
+        """Set the ordered model ids."""
+
+    def evaluate(self, flag: str, context: Mapping[str, Any]) -> Document:
+        """Decide for an evaluation context, with the evidence."""
+
+    def audit(self, query: AuditQuery) -> Document:
+        """List ledger entries: `{entries, next}`."""
+
+    def audit_entry(self, revision: int) -> Document:
+        """Return one ledger entry."""
+
+    def audit_head(self) -> Document:
+        """Return `{revision, digest}`."""
+
+    def audit_verify(self) -> Document:
+        """Walk the whole chain: `{ok, entries, head, first_break}`."""
+
+    def tokens(self) -> list[Document]:
+        """List access tokens."""
+
+    def create_token(self, name: str, role: Role, *, reason: str | None) -> Document:
+        """Make an access token; its secret is `access_token`."""
+
+    def revoke_token(self, token: str) -> None:
+        """Revoke an access token by id or name."""
+
+    def invite(self, name: str, role: Role) -> Document:
+        """Make a one-time sign-in code: `{name, role, code}`."""
+
+
+def backend_of(context: click.Context) -> Backend:
+    """Open the backend this process's environment names, until the command ends."""
+    return context.with_resource(open_backend(settings_of(context), environ_of(context)))
+
+
+def open_backend(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[Backend]:
+    """Open the API where ROLLOUT_URL is set, else the database.
+
+    Raises:
+        InvalidRequest: ROLLOUT_URL cannot be read, so which installation is meant is not known.
+    """
+    if any(problem.variable == "ROLLOUT_URL" for problem in settings.problems):
+        # the database would be another installation than the one that was meant
+        raise InvalidRequest("ROLLOUT_URL cannot be read; set it to http(s)://host:port, or unset it. Nothing was done")
+    if settings.url is not None:
+        from rollout.cli.backend_api import open_api
+
+        return open_api(settings)
+    from rollout.cli.backend_database import open_database
+
+    return open_database(settings, environ)

@@ -1,0 +1,87 @@
+"""`rollout flags export` and `import`: carry an installation's flags to another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from rollout.cli.backend import backend_of
+from rollout.cli.frame import Command, note, reason_option, settings_of, show
+from rollout.cli.promotion import compare, exported, parse_export
+from rollout.cli.words import on_one_line
+from rollout.domain.errors import InvalidRequest
+
+
+@click.command("export", cls=Command)
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.pass_context
+def export_flags(context: click.Context, file: Path | None) -> None:
+    """Write flags and the cascade as JSON.
+
+    With their overrides, to FILE, else to standard output.
+    """
+    document = exported(backend_of(context))
+    text = json.dumps(document, indent=2) + "\n"
+    if file is None or str(file) == "-":
+        click.echo(text, nl=False)
+        return
+    _write(file, text)
+    written = f"{len(document['flags'])} flags and the cascade are in {file}"
+    show(context, {"file": str(file), "flags": len(document["flags"])}, lambda: [written])
+
+
+@click.command("import", cls=Command)
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", is_flag=True, help="Show what would be changed, and change nothing.")
+@click.option("--skip-preflight", is_flag=True, help="Raise shares whatever the gateway's state is.")
+@reason_option
+@click.pass_context
+def import_flags(
+    context: click.Context, file: BinaryIO, *, dry_run: bool, skip_preflight: bool, reason: str | None
+) -> None:
+    """Make flags and the cascade as in FILE.
+
+    FILE is what `export` wrote, - for standard input; each difference is one ledger entry. The kill switch, salts
+    and whatever the file does not name stay as they are.
+    """
+    try:
+        text = file.read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest("the file is no UTF-8 text; make one with `rollout flags export`") from None
+    backend = backend_of(context)
+    wanted = parse_export(text, allow_paid=settings_of(context).upstreams.allow_paid)
+    found = compare(wanted, backend, now=datetime.now(UTC))
+    for sentence in found.left_alone:
+        note(sentence)
+    done = 0
+    try:
+        for change in found.changes if not dry_run else ():
+            change.apply(backend, reason=reason, skip_preflight=skip_preflight)
+            done += 1
+    finally:
+        document = {
+            "dry_run": dry_run,
+            "changes": [{**each.document(), "applied": place < done} for place, each in enumerate(found.changes)],
+            "left_alone": list(found.left_alone),
+        }
+        verbs = ["changed" if place < done else "would change" for place in range(len(found.changes))]
+        lines = [f"{verb} {on_one_line(each.sentence())}" for verb, each in zip(verbs, found.changes, strict=True)]
+        show(context, document, lambda: lines or ["nothing differs"])
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file that others may not read (it names users), whole or not at all."""
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
+            written.write(text)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
