@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import getpass
+import json
 import logging
 import random
 import secrets
@@ -62,6 +63,7 @@ class Options:
 
     with_gateway: bool
     litellm_environment: Path | None = None
+    as_json: bool = False
 
 
 class Server:
@@ -208,11 +210,13 @@ class Server:
         code = invite(door, _operator_name(), Role.ADMIN, actor=SYSTEM)
         address = _address(self._settings.host, listener.getsockname()[1])
         say = functools.partial(print, file=self._out, flush=True)
+        link = f"{address}/sign-in#code={code}"
+        if self._options.as_json:
+            say(json.dumps({"sign_in": link, "completions": f"{address}/v1", "simulated": self._simulated}))
+            return
         if self._simulated:
-            say(
-                "No OPENROUTER_API_KEY: the bundled simulator is the upstream. No real model answers, nothing is spent."
-            )
-        say(f"Admin page:  {address}/sign-in#code={code}   (works once, for 15 minutes; then `rollout sign-in`)")
+            say("No OPENROUTER_API_KEY: the bundled simulator is the upstream. No real model answers, nothing is spent.")
+        say(f"Admin page:  {link}   (works once, for 15 minutes; then `rollout sign-in`)")
         say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
         say("Ctrl-C stops everything.")
 

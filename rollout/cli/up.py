@@ -15,12 +15,12 @@ from pathlib import Path
 import click
 
 from rollout.cli.beside import CannotStart
-from rollout.cli.frame import environ_of
+from rollout.cli.frame import Command, as_json, environ_of
 from rollout.cli.process import Options, Server
 from rollout.settings import parse_settings
 
 
-@click.command("up")
+@click.command("up", cls=Command)
 @click.option(
     "--litellm",
     "litellm_environment",
@@ -30,14 +30,15 @@ from rollout.settings import parse_settings
 @click.pass_context
 def up(context: click.Context, litellm_environment: Path | None) -> None:
     """Run everything: control plane, completions endpoint, and a real LiteLLM gateway beside them."""
-    context.exit(_serve(environ_of(context), Options(with_gateway=True, litellm_environment=litellm_environment)))
+    options = Options(with_gateway=True, litellm_environment=litellm_environment, as_json=as_json(context))
+    context.exit(_serve(environ_of(context), options))
 
 
-@click.command("serve")
+@click.command("serve", cls=Command)
 @click.pass_context
 def serve(context: click.Context) -> None:
     """Run the control plane and the completions endpoint; the gateway is somebody else's."""
-    context.exit(_serve(environ_of(context), Options(with_gateway=False)))
+    context.exit(_serve(environ_of(context), Options(with_gateway=False, as_json=as_json(context))))
 
 
 def _serve(environ: Mapping[str, str], options: Options) -> int:
