@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -66,12 +67,13 @@ class UpstreamWatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        self._url = base_url
         self._key = key
         self._on_models = on_models
         self._clock = clock
         self._sleep = sleep
         self._transport = transport
-        self._state = UpstreamState(base_url, simulated)
+        self._state = UpstreamState(_without_password(base_url), simulated)
 
     @property
     def state(self) -> UpstreamState:
@@ -80,7 +82,8 @@ class UpstreamWatch:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport) as http:
+        # trust_env: the requests themselves go past a proxy of the environment, so these must too
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport, trust_env=False) as http:
             while True:
                 await self.check(http)
                 settled = self._state.phase not in {UpstreamPhase.UNREACHABLE, UpstreamPhase.UNKNOWN}
@@ -88,29 +91,38 @@ class UpstreamWatch:
 
     async def check(self, http: httpx.AsyncClient) -> UpstreamState:
         """Ask once."""
-        url = self._state.base_url
         try:
-            listing = await http.get(f"{url}/models")
+            listing = await http.get(f"{self._url}/models")
             listing.raise_for_status()
             models = decode_models(listing.content)
-            phase, detail = await self._check_key(http, url)
+            phase, detail = await self._check_key(http)
         except httpx.HTTPStatusError as error:
             self._found(UpstreamPhase.UNREACHABLE, f"the upstream's model list answered {error.response.status_code}")
+        except (httpx.InvalidURL, UnicodeError):  # the second: a host name that is no IDNA
+            self._found(UpstreamPhase.UNREACHABLE, "the upstream's address is no URL: check OPENROUTER_BASE_URL")
         except httpx.HTTPError as error:
             self._found(UpstreamPhase.UNREACHABLE, f"the upstream does not answer ({type(error).__name__})")
         except InvalidRequest as error:
             self._found(UpstreamPhase.UNREACHABLE, error.message)
         else:
             self._found(phase, detail, models)
-            self._on_models(models)
+            try:
+                self._on_models(models)
+            except Exception:
+                log.exception("what hears the model lists raised; the upstream is asked again all the same")
         return self._state
 
-    async def _check_key(self, http: httpx.AsyncClient, url: str) -> tuple[UpstreamPhase, str]:
+    async def _check_key(self, http: httpx.AsyncClient) -> tuple[UpstreamPhase, str]:
         if self._key is None:
             return UpstreamPhase.KEY_MISSING, "no key: set OPENROUTER_API_KEY and start again"
-        answer = await http.get(f"{url}/key", headers={"Authorization": f"Bearer {self._key}"})
+        if not all("!" <= character <= "~" for character in self._key):
+            return UpstreamPhase.KEY_REFUSED, "our key holds characters no key has: check OPENROUTER_API_KEY"
+        answer = await http.get(f"{self._url}/key", headers={"Authorization": f"Bearer {self._key}"})
         if answer.status_code in KEY_REFUSED:
             return UpstreamPhase.KEY_REFUSED, "the upstream refuses our key: check OPENROUTER_API_KEY"
+        if not answer.is_success:
+            # other services than OpenRouter have no such route; only a refusal is proof against the key
+            return UpstreamPhase.OK, f"answers; whether it takes our key it did not say ({answer.status_code})"
         return UpstreamPhase.OK, "answers and takes our key"
 
     def _found(self, phase: UpstreamPhase, detail: str, models: tuple[ListedModel, ...] | None = None) -> None:
@@ -123,3 +135,8 @@ class UpstreamWatch:
             models=self._state.models if models is None else models,
             checked_at=self._clock(),
         )
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

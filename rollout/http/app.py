@@ -16,8 +16,6 @@ from rollout.http.plane import Plane
 from rollout.http.security import App, BrowserRules, HostCheck, Receive, Scope, Send, allowed_hosts
 from rollout.resources import resource
 
-_MACHINE_ROUTES = ("/api/", "/health", "/livez", "/readyz", "/metrics", "/ofrep/")
-
 
 def create_app(plane: Plane) -> FastAPI:
     """Make the control plane's application, without the layers that `assemble` puts around it."""
@@ -37,13 +35,12 @@ def create_app(plane: Plane) -> FastAPI:
         problems.Problem: problems.answer_problem,
         RequestValidationError: problems.answer_validation_error,
         HTTPException: problems.answer_http_exception,
+        Exception: problems.answer_anything,
     }
     for kind, for_machines in handlers.items():
 
         async def answer(request: Request, error: Exception, machine: problems.Answer = for_machines) -> Response:
-            if request.url.path.startswith(_MACHINE_ROUTES):
-                return machine(request, error)
-            return pages.page_error(request, error)
+            return pages.page_error(request, error) if pages.is_page(request) else machine(request, error)
 
         app.add_exception_handler(kind, answer)
     return app

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -46,7 +46,11 @@ def plane_of(request: Request) -> Plane:
     return plane
 
 
-ThePlane = Annotated[Plane, Depends(plane_of)]
+async def _the_plane(request: Request) -> Plane:
+    return plane_of(request)  # async: a plain function would wait for a thread, and they may all hang in the database
+
+
+ThePlane = Annotated[Plane, Depends(_the_plane)]
 
 
 def csrf_token(session_secret: str) -> str:
@@ -64,7 +68,12 @@ def same_origin(request: Request) -> bool:
     """Say whether a browser's request comes from our own pages; one without an Origin is judged by Fetch Metadata."""
     origin = request.headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        try:
+            place = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        # an opaque origin (`null`) has no place, and must not match a request without a host
+        return bool(place) and place == request.headers.get("host", "").lower()
     return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
 
 
@@ -102,8 +111,8 @@ async def caller_of(request: Request, plane: ThePlane) -> Caller:
     return Caller(session.name, session.role, csrf)
 
 
-def _needing(needed: Role) -> Callable[[Caller], Caller]:
-    def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
+def _needing(needed: Role) -> Callable[[Caller], Awaitable[Caller]]:
+    async def check(caller: Annotated[Caller, Depends(caller_of)]) -> Caller:
         if not caller.may(needed):
             raise NotAllowed(f"this needs the role {needed}; you have {caller.role}. Nothing was done")
         return caller

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rollout.client.holder import Holder
 from rollout.control.access import hash_secret
+from rollout.domain.errors import StoreUnreachable
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
@@ -58,15 +61,33 @@ class Plane:
         gateway: Callable[[], GatewayState],
         upstream: Callable[[], UpstreamState],
     ) -> None:
-        self.door = door
+        self._door = door
+        self._file = _file_of(door)
         self.settings = settings
         self.holder = holder
         self.gateway = gateway
         self.upstream = upstream
         self.started_at = time.time()
-        self.database_problem: str | None = None
+        self._unreachable: str | None = None
         self.published = Published()
-        self._watch = LedgerWatch(door.engine, self.refresh, self._problem)
+        self._refreshing = threading.Lock()
+        self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=lambda: holder.confirm(time.time()))
+
+    @property
+    def door(self) -> Door:
+        """The database, for reading and for changes.
+
+        Raises:
+            StoreUnreachable: its file is gone, or another lies in its place.
+        """
+        if self._file is not None and (problem := self._file.problem) is not None:
+            raise StoreUnreachable(problem)
+        return self._door
+
+    @property
+    def database_problem(self) -> str | None:
+        """Why the database cannot be used now, None where it can."""
+        return (self._file.problem if self._file is not None else None) or self._unreachable
 
     def start(self) -> None:
         """Read the database once and follow it from then on."""
@@ -79,21 +100,23 @@ class Plane:
 
     def refresh(self) -> None:
         """Read the database and publish what it says; called after every commit, whoever made it."""
-        with self.door.reading() as connection:
-            snapshot = read_snapshot(connection)
-            tokens = tokens_by_hash(connection)
-            cascade = read_cascade(connection)
-        if snapshot.revision < self.published.revision and snapshot.installation == self.published.installation:
-            return  # another thread read later and published first
-        self.holder.replace(snapshot, confirmed_at=time.time())
-        self.published = Published(
-            snapshot=encode(snapshot),
-            etag=snapshot.etag,
-            revision=snapshot.revision,
-            installation=snapshot.installation,
-            tokens=tokens,
-            cascade=cascade,
-        )
+        # one at a time: who reads later publishes later, so that a kill is never published over. A revision that
+        # went back is not refused here: a database restored from a backup has gone back
+        with self._refreshing:
+            with self.door.reading() as connection:
+                snapshot = read_snapshot(connection)
+                # before anything else is read that could fail: a kill must not wait for it
+                self.holder.replace(snapshot, confirmed_at=time.time())
+                tokens = tokens_by_hash(connection)
+                cascade = read_cascade(connection)
+            self.published = Published(
+                snapshot=encode(snapshot),
+                etag=snapshot.etag,
+                revision=snapshot.revision,
+                installation=snapshot.installation,
+                tokens=tokens,
+                cascade=cascade,
+            )
 
     def token_of(self, secret: str) -> AccessToken | None:
         """Return the access token a secret belongs to, None where there is none that holds."""
@@ -118,9 +141,38 @@ class Plane:
 
     def now(self) -> datetime:
         """Return the time, by the same clock the ledger is written with."""
-        return self.door.clock().astimezone(UTC)
+        return self._door.clock().astimezone(UTC)
 
     def _problem(self, message: str | None) -> None:
-        if message is None and self.database_problem is not None:
+        if message is None and self._unreachable is not None:
             log.info("the database can be reached again")
-        self.database_problem = message
+        self._unreachable = message
+
+
+@dataclass(frozen=True, slots=True)
+class _DatabaseFile:
+    """A SQLite database's file, by what it is and not by its name alone.
+
+    SQLite goes on with a file that was moved or deleted: what is written then is lost, and nothing says so.
+    """
+
+    path: Path
+    identity: tuple[int, int]
+
+    @property
+    def problem(self) -> str | None:
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            return f"the database file {str(self.path)!r} is gone ({error.strerror}); put it back and start again"
+        if (found.st_dev, found.st_ino) != self.identity:
+            return f"another file lies in place of the database {str(self.path)!r}; start again to use it"
+        return None
+
+
+def _file_of(door: Door) -> _DatabaseFile | None:
+    url = door.engine.url
+    if url.get_backend_name() != "sqlite" or not url.database or not (path := Path(url.database).absolute()).is_file():
+        return None
+    found = path.stat()
+    return _DatabaseFile(path, (found.st_dev, found.st_ino))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,6 +31,15 @@ STATUS: Final[tuple[tuple[type[errors.RolloutError], int, str], ...]] = (
 """The first row whose class fits decides."""
 
 
+_SHOWN: Final = 120
+_FAULTS: Final = 20
+_WORDS: Final = {
+    "extra_forbidden": "there is no such field",
+    "missing": "this field is needed",
+    "string_unicode": "it holds half a surrogate pair",
+    "model_attributes_type": "it has to be a JSON object",
+}
+
 Answer = Callable[[Request, Exception], Response]
 
 
@@ -46,12 +56,22 @@ def status_of(error: errors.RolloutError) -> tuple[int, str]:
     return next((status, title) for kind, status, title in STATUS if isinstance(error, kind))
 
 
+class _ProblemJson(JSONResponse):
+    """ASCII, because a problem quotes what came in, and half a surrogate pair cannot be written as UTF-8."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        """Write the document."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def problem_response(
     status: int, title: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
 ) -> JSONResponse:
     """Return an `application/problem+json` answer."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return _ProblemJson(body, status, headers)
 
 
 def current_document(current: object) -> object:
@@ -96,18 +116,25 @@ def answer_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     titles = {404: "There is no such route", 405: "That method is not for this route"}
     title = titles.get(error.status_code, "That request cannot be served")
-    return problem_response(error.status_code, title, str(error.detail), headers=dict(error.headers or {}))
+    details = {404: "GET /api/v1/openapi.json lists the routes", 405: "the Allow header names those that are"}
+    detail = details.get(error.status_code, str(error.detail))
+    return problem_response(error.status_code, title, detail, headers=dict(error.headers or {}))
 
 
 def answer_validation_error(_request: Request, error: Exception) -> Response:
     """Answer a body or parameter of the wrong shape, every fault at once and no value echoed."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    faults = [{"field": ".".join(map(str, fault["loc"][1:])), "message": fault["msg"]} for fault in error.errors()]
-    malformed = any(fault["type"] == "json_invalid" for fault in error.errors())
+    faults = [
+        {
+            "field": ".".join(map(str, fault["loc"][1:]))[:_SHOWN],
+            "message": _WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, ")),
+        }
+        for fault in error.errors()[:_FAULTS]
+    ]
     detail = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
-    return problem_response(
-        400 if malformed else 422,
-        "That is no JSON" if malformed else "That request has the wrong shape",
-        detail,
-        errors=faults,
-    )
+    return problem_response(422, "That request has the wrong shape", f"{detail}. Nothing was changed.", errors=faults)
+
+
+def answer_anything(_request: Request, _error: Exception) -> Response:
+    """Answer a fault of ours; what it was stands in the log alone, because it may quote anything."""
+    return problem_response(500, "Something went wrong", "the server met an error it did not expect; its log says more")

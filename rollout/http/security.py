@@ -7,6 +7,7 @@ Host header stops that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
@@ -20,6 +21,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request to the control plane; the completions endpoint has its own limit."""
+
+_HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
+_DIGITS: Final = 10  # of a Content-Length; Python refuses to read thousands of them
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _ANY: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - names compared with, nothing is bound here
@@ -41,8 +45,12 @@ _HEADERS: Final = [
 def allowed_hosts(settings: Settings) -> frozenset[str]:
     """Return the host names this process answers to, lower case and without ports."""
     bound = settings.host.lower()
-    names = LOOPBACK | set(settings.allowed_hosts)
-    return frozenset(names if bound in _ANY else names | {f"[{bound}]" if ":" in bound else bound})
+    given = {bound, *settings.allowed_hosts} - _ANY
+    return LOOPBACK | {f"[{name}]" if name.count(":") > 1 and name[0] != "[" else host_name(name) for name in given}
+
+
+class _Disconnected(Exception):
+    """The client went away before its body was there."""
 
 
 class HostCheck:
@@ -57,7 +65,7 @@ class HostCheck:
         if scope["type"] == "http":
             host = next((value for name, value in scope["headers"] if name == b"host"), b"")
             if host not in self._seen:
-                name = _without_port(host.decode("latin-1").lower())
+                name = host_name(host.decode("latin-1").lower())
                 if name not in self._hosts and "*" not in self._hosts:
                     await _refuse(
                         send,
@@ -83,7 +91,10 @@ class BrowserRules:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = await _read_body(scope, receive)
+        try:
+            body = await _read_body(scope, receive)
+        except _Disconnected:
+            return  # half a request is none: a kill or a restore works without a body too
         if body is None:
             await _refuse(
                 send, 413, "That body is too large", f"a request may carry {MAX_BODY:,} bytes; nothing was done"
@@ -113,13 +124,13 @@ class BrowserRules:
 async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
     """Read the whole body; None where it is larger than allowed."""
     declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if not declared.isdigit() or int(declared) > MAX_BODY:
+    if not declared.isdigit() or len(declared) > _DIGITS or int(declared) > MAX_BODY:
         return None
     body = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return b""
+            raise _Disconnected
         body += bytes(message.get("body", b""))
         if len(body) > MAX_BODY:
             return None
@@ -127,14 +138,19 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
             return body
 
 
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0]
+def host_name(host: str) -> str:
+    """Return the name in a Host header, an IPv6 address in its brackets; the whole text where it is no such thing."""
+    found = _HOST.fullmatch(host)
+    return found[1] if found else host
 
 
 async def _refuse(send: Send, status: int, title: str, detail: str) -> None:
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode()), *_HEADERS]
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        *_HEADERS,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from rollout.domain.errors import NotFound, StoreFailed
+from rollout.domain.errors import InvalidValue, NotFound, StoreFailed
 from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
+from rollout.domain.identity import check_cascade
 from rollout.domain.ledger import instant, parse_instant
 from rollout.domain.share import WHOLE
 from rollout.domain.snapshot import Snapshot
 from rollout.store import tables
 from rollout.store.door import Writing
 from rollout.store.ledger import read_head
+
+log = logging.getLogger(__name__)
 
 _Row = Row[tuple[object, ...]]
 
@@ -51,7 +55,14 @@ def read_flags(connection: Connection) -> dict[str, Flag]:
 def read_cascade(connection: Connection) -> Cascade:
     """Return the cascade."""
     row = connection.execute(select(tables.cascade)).one_or_none()
-    return Cascade(tuple(json.loads(row.models)), row.revision) if row else Cascade((), 0)
+    if row is None:
+        return Cascade((), 0)
+    try:
+        return Cascade(check_cascade(json.loads(row.models), allow_paid=True), row.revision)
+    except (ValueError, TypeError, InvalidValue):
+        # written around the door: nothing of it is used, and a kill in the same snapshot still arrives
+        log.error("the stored cascade cannot be read; set it anew with `rollout cascade set`")  # noqa: TRY400
+        return Cascade((), row.revision)
 
 
 def read_snapshot(connection: Connection) -> Snapshot:

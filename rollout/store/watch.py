@@ -30,16 +30,22 @@ RECONNECT_SECONDS: Final = 1.0
 class LedgerWatch:
     """A thread that calls `on_change()` after each commit to the ledger, its own process's included.
 
-    `on_problem(message | None)` hears when the database cannot be reached, and None once it can again. Both are
-    called on the watch's thread. Several commits close together may come as one call.
+    `on_problem(message | None)` hears when the database cannot be reached, and None once it can again. `on_look()`
+    hears every look that found nothing wrong, several times a second. All are called on the watch's thread.
+    Several commits close together may come as one call.
     """
 
     def __init__(
-        self, engine: Engine, on_change: Callable[[], None], on_problem: Callable[[str | None], None] = lambda _: None
+        self,
+        engine: Engine,
+        on_change: Callable[[], None],
+        on_problem: Callable[[str | None], None] = lambda _: None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._on_change = on_change
         self._on_problem = on_problem
+        self._on_look = on_look
         self._failing = False
         self._stop = threading.Event()
         self._nudge = threading.Event()
@@ -93,6 +99,7 @@ class LedgerWatch:
             if seen != version:
                 version = seen
                 self._changed()
+            self._on_look()
             self._nudge.wait(POLL_SECONDS)
             self._nudge.clear()
 
@@ -106,5 +113,6 @@ class LedgerWatch:
             if now != revision:
                 revision = now
                 self._changed()
+            self._on_look()
             for _ in driver.notifies(timeout=1.0, stop_after=1):  # type: ignore[union-attr]  # psycopg's connection
                 break

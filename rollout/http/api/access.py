@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 from rollout.control import access as control
 from rollout.domain.ledger import instant
 from rollout.domain.roles import check_role
+from rollout.http.api.body import JsonRoute
 from rollout.http.api.documents import InviteBody, TokenBody
 from rollout.http.auth import Admin, ThePlane
 from rollout.store.access import AccessToken, list_tokens
 
-router = APIRouter(prefix="/api/v1", tags=["access"])
+router = APIRouter(prefix="/api/v1", tags=["access"], route_class=JsonRoute)
 
 
 def token_document(token: AccessToken) -> dict[str, Any]:

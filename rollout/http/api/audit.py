@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query
 from rollout.domain.errors import InvalidValue
 from rollout.domain.ledger import Entry, instant, unseal
 from rollout.domain.sentences import sentence
+from rollout.http.api.documents import Wanted, parse_moment
 from rollout.http.auth import ThePlane, Viewer
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
 
@@ -37,12 +38,9 @@ def _moment(text: str | None, field: str) -> datetime | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidValue(f"{field} is ISO text such as 2026-12-01T00:00:00Z", field=field) from None
-    if moment.tzinfo is None:
-        raise InvalidValue(f"{field} needs a time zone: 2026-12-01T00:00:00Z", field=field)
-    return moment
+        return parse_moment(text)
+    except ValueError as error:
+        raise InvalidValue(f"{field}: {error}", field=field) from None
 
 
 @router.get("")
@@ -50,10 +48,10 @@ def list_audit(
     plane: ThePlane,
     _: Viewer,
     *,
-    actor: str | None = None,
-    action: str | None = None,
-    subject: str | None = None,
-    user: str | None = None,
+    actor: Wanted | None = None,
+    action: Wanted | None = None,
+    subject: Wanted | None = None,
+    user: Wanted | None = None,
     since: str | None = None,
     until: str | None = None,
     before: Annotated[int | None, Query(ge=1, lt=2**31)] = None,

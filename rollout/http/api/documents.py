@@ -5,13 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr, StringConstraints
 
 from rollout.domain.errors import InvalidValue
+from rollout.domain.identity import check_flag_key, check_user_id
 from rollout.domain.share import parse_percentage
 
 
-def _share(value: object) -> int:
+def _share(value: object) -> int | None:
+    if value is None:
+        return None
     if isinstance(value, str):
         # the API takes numbers; text is for forms and the terminal
         raise ValueError("a percentage is a number from 0 to 100, not text")  # noqa: TRY004 - Pydantic's protocol
@@ -21,11 +24,22 @@ def _share(value: object) -> int:
         raise ValueError(error.message) from None
 
 
-def _moment(value: object) -> datetime:
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
     if not isinstance(value, str):
         raise ValueError("a moment is ISO text such as 2026-12-01T00:00:00Z")  # noqa: TRY004 - Pydantic's protocol
+    return parse_moment(value)
+
+
+def parse_moment(text: str) -> datetime:
+    """Read a moment, in UTC.
+
+    Raises:
+        ValueError: it is no ISO text, says no time zone, or lies outside the calendar; the message says which.
+    """
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("a moment is ISO text such as 2026-12-01T00:00:00Z") from None
     if moment.tzinfo is None:
@@ -36,8 +50,25 @@ def _moment(value: object) -> datetime:
         raise ValueError("that moment is outside the calendar") from None
 
 
-Share = Annotated[int, BeforeValidator(_share)]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+# optional here rather than at the field: a union would put its own inner workings into the errors
+Share = Annotated[int | None, BeforeValidator(_share)]
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+
+FlagKey = Annotated[str, AfterValidator(check_flag_key)]
+"""A flag's key in a path."""
+
+UserId = Annotated[str, AfterValidator(check_user_id)]
+"""A user's id in a path."""
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise ValueError("it holds control characters; use one line of printable text")
+    return text
+
+
+Wanted = Annotated[str, StringConstraints(max_length=400), AfterValidator(_one_line)]
+"""What to look for."""
 
 
 class _Closed(BaseModel):
@@ -48,7 +79,7 @@ class FlagPatch(_Closed):
     """Fields to change; what is left out stays."""
 
     enabled: StrictBool | None = None
-    percentage: Share | None = None
+    percentage: Share = None
     description: StrictStr | None = None
     reason: StrictStr | None = None
     skip_preflight: StrictBool = False
@@ -59,7 +90,7 @@ class OverrideBody(_Closed):
 
     variant: StrictStr
     reason: StrictStr | None = None
-    expires_at: Moment | None = None
+    expires_at: Moment = None
 
 
 class ReasonBody(_Closed):

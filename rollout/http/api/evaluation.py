@@ -11,12 +11,13 @@ from rollout.domain.errors import InvalidRequest, InvalidValue, NotFound
 from rollout.domain.evaluate import Cause, Evaluation
 from rollout.domain.flag import MAIN_FLAG
 from rollout.domain.share import percentage_of
+from rollout.http.api.body import JsonRoute
 from rollout.http.api.documents import EvaluateBody
 from rollout.http.api.etag import matches
 from rollout.http.auth import Evaluator, ThePlane
 from rollout.http.plane import Plane
 
-router = APIRouter(prefix="/api/v1", tags=["evaluation"])
+router = APIRouter(prefix="/api/v1", tags=["evaluation"], route_class=JsonRoute)
 
 MAX_KEY = 1_024
 

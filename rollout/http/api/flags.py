@@ -12,7 +12,8 @@ from rollout.control.installation import set_cascade
 from rollout.domain.errors import InvalidValue, StaleChange
 from rollout.domain.flag import Flag, Variant
 from rollout.domain.sentences import sentence
-from rollout.http.api.documents import CascadeBody, FlagPatch, OverrideBody, ReasonBody
+from rollout.http.api.body import JsonRoute
+from rollout.http.api.documents import CascadeBody, FlagKey, FlagPatch, OverrideBody, ReasonBody, UserId
 from rollout.http.api.etag import etag_of, required_revision
 from rollout.http.auth import Operator, ThePlane, Viewer
 from rollout.http.plane import Plane
@@ -21,7 +22,7 @@ from rollout.store.flags import Cascade, read_cascade, read_flag, read_flags
 from rollout.store.ledger import AuditFilter, list_entries
 from rollout.wire.snapshot import flag_document
 
-router = APIRouter(prefix="/api/v1", tags=["flags"])
+router = APIRouter(prefix="/api/v1", tags=["flags"], route_class=JsonRoute)
 
 IfMatch = Annotated[str | None, Header()]
 
@@ -43,14 +44,14 @@ def list_flags(plane: ThePlane, _: Viewer) -> dict[str, Any]:
 
 
 @router.get("/flags/{key}")
-def show_flag(key: str, plane: ThePlane, _: Viewer) -> Response:
+def show_flag(key: FlagKey, plane: ThePlane, _: Viewer) -> Response:
     """Show one flag; its ETag is its own last revision, overrides not counted."""
     with plane.door.reading() as connection:
         return _flag_answer(read_flag(connection, key))
 
 
 @router.patch("/flags/{key}")
-def patch_flag(key: str, body: FlagPatch, plane: ThePlane, caller: Operator, if_match: IfMatch = None) -> Response:
+def patch_flag(key: FlagKey, body: FlagPatch, plane: ThePlane, caller: Operator, if_match: IfMatch = None) -> Response:
     """Change a flag: 428 without If-Match, 412 with the difference when stale, 409 when the preflight says no."""
     seen = required_revision(if_match, "flag")
     change = control.FlagChange(body.enabled, body.percentage, body.description)
@@ -77,7 +78,7 @@ def _stale(plane: Plane, error: StaleChange, subject: str) -> Response:
 
 
 @router.put("/flags/{key}/overrides/{user:path}")
-def put_override(key: str, user: str, body: OverrideBody, plane: ThePlane, caller: Operator) -> Response:
+def put_override(key: FlagKey, user: UserId, body: OverrideBody, plane: ThePlane, caller: Operator) -> Response:
     """Force one user on or off; idempotent and never refused as stale."""
     if body.variant not in set(Variant):
         raise InvalidValue(f"variant must be 'on' or 'off', not {body.variant!r}", field="variant")
@@ -95,7 +96,9 @@ def put_override(key: str, user: str, body: OverrideBody, plane: ThePlane, calle
 
 
 @router.delete("/flags/{key}/overrides/{user:path}")
-def delete_override(key: str, user: str, plane: ThePlane, caller: Operator, reason: str | None = None) -> Response:
+def delete_override(
+    key: FlagKey, user: UserId, plane: ThePlane, caller: Operator, reason: str | None = None
+) -> Response:
     """Stop forcing a user; 404 where nobody of that id is forced."""
     flag = control.unset_override(plane.door, key, user, actor=caller.name, reason=reason)
     plane.refresh()
@@ -103,7 +106,7 @@ def delete_override(key: str, user: str, plane: ThePlane, caller: Operator, reas
 
 
 @router.post("/flags/{key}/kill")
-def kill(key: str, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
+def kill(key: FlagKey, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
     """Stop a flag for everybody; idempotent and never refused as stale."""
     flag = control.kill(plane.door, key, actor=caller.name, reason=body.reason if body else None)
     plane.refresh()
@@ -111,7 +114,7 @@ def kill(key: str, plane: ThePlane, caller: Operator, body: ReasonBody | None = 
 
 
 @router.post("/flags/{key}/restore")
-def restore(key: str, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
+def restore(key: FlagKey, plane: ThePlane, caller: Operator, body: ReasonBody | None = None) -> Response:
     """Lift a kill; idempotent."""
     flag = control.restore(plane.door, key, actor=caller.name, reason=body.reason if body else None)
     plane.refresh()

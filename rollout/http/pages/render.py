@@ -68,7 +68,9 @@ def fragment(
     return _html(text, status, headers)
 
 
-def plain(request: Request, template: str, *, status: int, headers: Mapping[str, str] | None = None, **values: Any) -> Response:
+def plain(
+    request: Request, template: str, *, status: int, headers: Mapping[str, str] | None = None, **values: Any
+) -> Response:
     """Answer a page for somebody who may not be signed in."""
     return _html(_environment().get_template(template).render(request=request, **values), status, headers)
 
@@ -140,6 +142,7 @@ def _environment() -> Environment:
         "percent": percentage_text,
         "number": percentage_of,
         "relative": words.relative,
+        "lasting": words.lasting,
         "exact": words.exact,
         "sentence": sentence,
         "changes": field_changes,

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection
-
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Flag, Override, Variant
 from rollout.domain.ledger import Action, Entry
@@ -18,8 +16,12 @@ from rollout.domain.share import WHOLE, percentage_of, percentage_text
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.http.pages.words import count
 from rollout.http.plane import Plane
+from rollout.store.engine import Connection
 from rollout.store.flags import read_flag
 from rollout.store.ledger import AuditFilter, list_entries
+
+VISIBLE: Final = 0.8
+"""The thinnest side of the bar that is drawn, in percent of its width; the numbers below it stay exact."""
 
 ROWS: Final = 100
 """How many forced users a page lists before it asks to search."""
@@ -118,8 +120,10 @@ class FlagView:
 
     @property
     def bar(self) -> tuple[float, float]:
-        """How wide the two sides of the bar are, in percent: direct, gateway."""
+        """How wide the two sides of the bar are, in percent: direct, gateway; neither is too thin to be seen."""
         gateway = self.flag.share / WHOLE * 100
+        if 0 < gateway < 100:
+            gateway = min(max(gateway, VISIBLE), 100 - VISIBLE)
         return 100 - gateway, gateway
 
 

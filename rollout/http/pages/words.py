@@ -28,7 +28,8 @@ ACTIONS: Final[Mapping[str, str]] = {
 }
 """What the audit log can be narrowed to: beginnings of actions, and their names for people."""
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_DAY: Final = 86_400
+_UNITS: Final = ((_DAY, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def relative(at: datetime, now: datetime) -> str:
@@ -39,13 +40,15 @@ def relative(at: datetime, now: datetime) -> str:
         return "just now"
     if distance >= 30 * _DAY:
         return f"{at.astimezone(UTC):%-d %b %Y}"
-    unit, name = next(
-        (unit, name)
-        for unit, name in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
-        if distance >= unit
-    )
+    unit, name = next((unit, name) for unit, name in _UNITS if distance >= unit)
     text = f"{int(distance // unit)} {name}"
     return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def lasting(at: datetime, now: datetime) -> str:
+    """Say for how long something has been so: `3 min`."""
+    seconds = max(0, int((now - at).total_seconds()))
+    return next((f"{seconds // unit} {name}" for unit, name in _UNITS if seconds >= unit), "a moment")
 
 
 def exact(at: datetime) -> str:

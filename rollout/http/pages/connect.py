@@ -1,0 +1,87 @@
+"""Connect an application: lines to copy, and access tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from rollout.control.access import NewToken, create_token, revoke
+from rollout.domain.cascade import PLANNED_MODELS
+from rollout.domain.errors import InvalidValue
+from rollout.domain.roles import Role, check_role
+from rollout.http.auth import Admin, Caller, ThePlane, Viewer
+from rollout.http.pages.change import Field
+from rollout.http.pages.render import fragment, page, see, wants_fragment
+from rollout.http.plane import Plane
+from rollout.http.problems import status_of
+from rollout.store.access import AccessToken, list_tokens
+
+router = APIRouter(include_in_schema=False)
+
+PLACEHOLDER = "<your access token>"
+
+
+@router.get("/connect")
+def show_connect(request: Request, plane: ThePlane, caller: Viewer) -> Response:
+    """Show how an application is connected."""
+    return _answer(request, plane, caller, whole=True)
+
+
+@router.get("/connect/tokens")
+def show_tokens(request: Request, plane: ThePlane, caller: Viewer) -> Response:
+    """List the access tokens."""
+    return _answer(request, plane, caller)
+
+
+@router.post("/connect/tokens")
+def post_token(
+    request: Request, plane: ThePlane, caller: Admin, name: Field = "", role: Field = "evaluate", reason: Field = ""
+) -> Response:
+    """Make an access token. The answer itself shows its secret: a redirect could not, it is kept nowhere."""
+    try:
+        made = create_token(plane.door, name, check_role(role), actor=caller.name, reason=reason or None)
+    except InvalidValue as error:
+        return _answer(request, plane, caller, status=status_of(error)[0], error=error.message, name=name[:200])
+    plane.refresh()
+    return _answer(request, plane, caller, made=made)
+
+
+@router.post("/connect/tokens/{token_id}/revoke")
+def post_revoke(request: Request, token_id: str, plane: ThePlane, caller: Admin, reason: Field = "") -> Response:
+    """Revoke an access token: whoever uses it is refused from now on."""
+    revoke(plane.door, token_id, actor=caller.name, reason=reason or None)
+    plane.refresh()
+    return _answer(request, plane, caller) if wants_fragment(request) else see(request, "/connect#tokens")
+
+
+def _answer(
+    request: Request,
+    plane: Plane,
+    caller: Caller,
+    *,
+    whole: bool = False,
+    status: int = 200,
+    made: NewToken | None = None,
+    error: str | None = None,
+    name: str = "",
+) -> Response:
+    values: dict[str, Any] = {
+        "tokens": _tokens(plane),
+        "made": made,
+        "error": error,
+        "token_name": name,
+        "roles": list(Role),
+        "base": str(request.base_url).rstrip("/"),
+        "model_id": next(iter(plane.published.cascade.models), PLANNED_MODELS[0]),
+        "secret": made.secret if made else PLACEHOLDER,
+    }
+    if wants_fragment(request) and not whole:
+        return fragment(request, plane, caller, "_tokens.html", status=status, **values)
+    return page(request, plane, caller, "connect.html", status=status, **values)
+
+
+def _tokens(plane: Plane) -> list[AccessToken]:
+    with plane.door.reading() as connection:
+        return sorted(list_tokens(connection), key=lambda token: (token.revoked_at is not None, token.created_at))
