@@ -23,7 +23,7 @@ from rollout.domain.errors import InvalidValue, NotFound, StaleChange, StoreFail
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import PUBLISHED_SALT, Flag, Variant
 from rollout.domain.identity import check_flag_key, check_user_id
-from rollout.domain.ledger import Verification, unseal
+from rollout.domain.ledger import unseal
 from rollout.domain.roles import Role
 from rollout.settings import Settings
 from rollout.store.access import list_tokens
@@ -32,6 +32,13 @@ from rollout.store.engine import URL, Engine, database_url, open_engine
 from rollout.store.flags import Cascade, read_cascade, read_flag, read_flags, read_snapshot
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
 from rollout.store.migrate import schema_status
+from rollout.wire.documents import (
+    entry_document,
+    evaluation_document,
+    targeting_key,
+    token_document,
+    verification_document,
+)
 from rollout.wire.snapshot import flag_document
 
 FIRST_START: Final = "run `rollout up` once, or `rollout db upgrade` to make it"
@@ -193,8 +200,6 @@ class DatabaseBackend:
 
     def evaluate(self, flag: str, context: Mapping[str, Any]) -> Document:
         """Decide for an evaluation context, as a process with this environment would."""
-        from rollout.http.api.evaluation import evaluation_document, targeting_key
-
         user = targeting_key(context.get("targetingKey"))
         settings = self._settings
         holder = Holder(
@@ -210,10 +215,8 @@ class DatabaseBackend:
 
     def audit(self, query: AuditQuery) -> Document:
         """List ledger entries."""
-        from rollout.http.api.audit import entry_document
-
         wanted = AuditFilter(query.actor, query.action, query.subject, query.user, query.since, query.until)
-        with _legible(), self._door.reading() as connection:
+        with self._door.reading() as connection:
             entries = list_entries(connection, wanted, before=query.before, limit=query.limit + 1)
         shown = entries[: query.limit]
         return {
@@ -223,9 +226,7 @@ class DatabaseBackend:
 
     def audit_entry(self, revision: int) -> Document:
         """Return one ledger entry."""
-        from rollout.http.api.audit import entry_document
-
-        with _legible(), self._door.reading() as connection:
+        with self._door.reading() as connection:
             return entry_document(unseal(read_entry(connection, revision)))
 
     def audit_head(self) -> Document:
@@ -241,15 +242,11 @@ class DatabaseBackend:
 
     def tokens(self) -> list[Document]:
         """List access tokens."""
-        from rollout.http.api.access import token_document
-
         with self._door.reading() as connection:
             return [token_document(token) for token in list_tokens(connection)]
 
     def create_token(self, name: str, role: Role, *, reason: str | None) -> Document:
         """Make an access token."""
-        from rollout.http.api.access import token_document
-
         made = access.create_token(self._door, name, role, actor=self._actor, reason=reason)
         return {**token_document(made.token), "access_token": made.secret}
 
@@ -269,17 +266,6 @@ class DatabaseBackend:
     def _installation(self) -> str:
         with self._door.reading() as connection:
             return read_snapshot(connection).installation
-
-
-def verification_document(found: Verification) -> Document:
-    """Return what a walk over the ledger found, in the API's shape."""
-    first = found.first_break
-    return {
-        "ok": found.ok,
-        "entries": found.entries,
-        "head": found.head,
-        "first_break": None if first is None else {"revision": first.revision, "why": first.why},
-    }
 
 
 def _cascade(cascade: Cascade) -> Document:
@@ -303,12 +289,3 @@ def _documented() -> Iterator[None]:
         elif isinstance(error.current, Cascade):
             error.current = _cascade(error.current)
         raise
-
-
-@contextmanager
-def _legible() -> Iterator[None]:
-    """Say that an entry was altered where it cannot even be read."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreFailed("a ledger entry was altered and cannot be read; run `rollout audit verify`") from error

@@ -16,12 +16,15 @@ from rollout.control.installation import SYSTEM, set_cascade
 from rollout.domain.cascade import ListedModel, propose_cascade
 from rollout.domain.errors import RolloutError
 from rollout.domain.identity import MAX_REASON
+from rollout.domain.ledger import unseal
 from rollout.gateway.child import Child
 from rollout.gateway.place import port_is_free
 from rollout.gateway.supervise import Supervisor
 from rollout.gateway.watch import ExternalGateway
 from rollout.settings import Settings
 from rollout.store.door import Door
+from rollout.store.flags import read_cascade
+from rollout.store.ledger import read_entry
 
 log = logging.getLogger("rollout")
 
@@ -56,15 +59,25 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
 
 
 def first_cascade(door: Door, models: tuple[ListedModel, ...]) -> None:
-    """Set the cascade where there is none yet, from what is free today."""
+    """Set the cascade from what is free today, where there is none yet or only one of ours that cannot work here.
+
+    A cascade that we chose and of which the upstream lists nothing was chosen for another upstream: the
+    simulator's, before there was a key. One that a person set is never touched.
+    """
+    with door.reading() as connection:
+        cascade = read_cascade(connection)
+        ours = not cascade.models or unseal(read_entry(connection, cascade.revision)).actor == SYSTEM
+    if not ours or {model.id for model in models}.intersection(cascade.models):
+        return
     proposal = propose_cascade(models)
     if not proposal.models:
         log.error("the upstream lists no free model; set the cascade with `rollout cascade set`")
         return
     left_out = "; ".join(f"{model} is {why}" for model, why in proposal.left_out)
-    reason = f"first start; left out of the plan: {left_out}" if left_out else "first start"
+    why = "the upstream lists none of the models before" if cascade.models else "first start"
+    reason = f"{why}; left out of the plan: {left_out}" if left_out else why
     try:
-        set_cascade(door, proposal.models, actor=SYSTEM, reason=reason[:MAX_REASON], only_first=True)
+        set_cascade(door, proposal.models, actor=SYSTEM, reason=reason[:MAX_REASON], seen=cascade.revision)
     except RolloutError as error:
         log.warning("the first cascade was not set: %s", error.message)
 

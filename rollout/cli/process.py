@@ -116,8 +116,7 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def on_models(models: tuple[ListedModel, ...]) -> None:
-            if not plane.published.cascade.models:
-                loop.run_in_executor(None, first_cascade, door, models)
+            loop.run_in_executor(None, first_cascade, door, models)
 
         def follow(snapshot: Snapshot) -> None:
             loop.call_soon_threadsafe(configure, gateway, snapshot.cascade)
@@ -215,7 +214,7 @@ class Server:
             say(json.dumps({"sign_in": link, "completions": f"{address}/v1", "simulated": self._simulated}))
             return
         if self._simulated:
-            say("No OPENROUTER_API_KEY: the bundled simulator is the upstream. No real model answers, nothing is spent.")
+            say("No OPENROUTER_API_KEY: the bundled simulator is the upstream; no real model answers.")
         say(f"Admin page:  {link}   (works once, for 15 minutes; then `rollout sign-in`)")
         say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
         say("Ctrl-C stops everything.")

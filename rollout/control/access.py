@@ -5,19 +5,17 @@ Secrets are random and long, so their plain SHA-256 is what is stored; nobody ca
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from rollout.domain.access import AccessToken, Session, hash_secret
 from rollout.domain.errors import NotFound, NotSignedIn
 from rollout.domain.identity import check_name, check_reason
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.store.access import (
-    AccessToken,
-    Session,
     close_session,
     insert_session,
     insert_token,
@@ -49,11 +47,6 @@ class OpenedSession:
     session: Session
     secret: str = field(repr=False)
     expires_at: datetime
-
-
-def hash_secret(secret: str) -> str:
-    """Return what is stored of a secret: its SHA-256 in hexadecimal."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def create_token(door: Door, name: str, role: Role, *, actor: str, reason: str | None = None) -> NewToken:

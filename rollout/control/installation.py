@@ -52,7 +52,6 @@ def set_cascade(
     actor: str,
     reason: str | None = None,
     seen: int | None = None,
-    only_first: bool = False,
     allow_paid: bool = False,
 ) -> Cascade:
     """Set the ordered list of model ids.
@@ -63,7 +62,6 @@ def set_cascade(
         actor: who.
         reason: why.
         seen: the cascade's revision the caller looked at; None changes whatever is there.
-        only_first: leave a cascade alone that exists already.
         allow_paid: take models that are not free.
 
     Raises:
@@ -81,7 +79,7 @@ def set_cascade(
                 seen=seen,
                 now=before.revision,
             )
-        if before.models == wanted or (only_first and before.models):
+        if before.models == wanted:
             return before
         entry = writing.record(
             actor,

@@ -6,8 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, overload
+from typing import Any, Final, Literal, Protocol, overload
 
+from rollout.client.client import FeatureFlags
+from rollout.client.default import default_client
+from rollout.client.user import current_user
 from rollout.dispatch.decision import Exchange, InvokeResult, Observe
 from rollout.dispatch.exchange import Answer, Clock, attempt_once, attempt_once_async
 from rollout.dispatch.paths import ATTRIBUTION, Attribution
@@ -22,10 +25,10 @@ from rollout.domain.flag import MAIN_FLAG
 from rollout.resilience.policy import Verdict, adrive, drive
 from rollout.settings import Upstreams
 
-if TYPE_CHECKING:
-    from rollout.client.client import FeatureFlags
-
 _log: Final = logging.getLogger(__name__)
+
+FIRST_SNAPSHOT_SECONDS: Final = 3.0
+"""How long the first request of a process waits to hear which models there are; later ones never wait."""
 
 
 class Routes(Decides, Protocol):
@@ -34,6 +37,10 @@ class Routes(Decides, Protocol):
     @property
     def upstreams(self) -> Upstreams:
         """Return where the two paths lead."""
+        ...
+
+    def wait_until_ready(self, timeout: float, /) -> bool:
+        """Wait until the control plane was heard once, where there is one; say whether it was."""
         ...
 
 
@@ -88,6 +95,8 @@ class Dispatcher:
 
     def invoke(self, params: Mapping[str, Any] | None = None, /, **keywords: Any) -> InvokeResult | InvokeStream:
         """Send a request the way its user's decision says; see `invoke_llm`."""
+        if not self.client.cascade:
+            self.client.wait_until_ready(FIRST_SNAPSHOT_SECONDS)
         sending = self.prepare(params, keywords)
         return self.settle(sending, *self.perform(sending))
 
@@ -95,6 +104,8 @@ class Dispatcher:
         self, params: Mapping[str, Any] | None = None, /, **keywords: Any
     ) -> InvokeResult | AsyncInvokeStream:
         """Send a request the way its user's decision says; see `ainvoke_llm`."""
+        if not self.client.cascade:
+            await asyncio.to_thread(self.client.wait_until_ready, FIRST_SNAPSHOT_SECONDS)
         sending = self.prepare(params, keywords)
         return self.asettle(sending, *await self.aperform(sending))
 
@@ -213,10 +224,6 @@ _made: Final[dict[str, Dispatcher]] = {}
 
 def default_dispatcher() -> Dispatcher:
     """Return this process's dispatcher, over the default client of the moment; both outlive a fork."""
-    # the client is only needed here; importing it late keeps this part usable with any other
-    from rollout.client.default import default_client
-    from rollout.client.user import current_user
-
     client = default_client()
     made = _made.get("default")
     if made is None or made.client is not client:
@@ -270,7 +277,4 @@ async def ainvoke_llm(params: Mapping[str, Any] | None = None, /, **keywords: An
 
 def feature_flags(user: object = None) -> FeatureFlags:
     """Return `enableLiteLLM` and `litellmRolloutPercentage` for a user, for the current one where None is named."""
-    from rollout.client.default import default_client
-    from rollout.client.user import current_user
-
     return default_client().feature_flags(current_user() if user is None else user)

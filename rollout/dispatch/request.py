@@ -81,13 +81,17 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
 def choose_models(asked: str | None, cascade: Sequence[str]) -> Choice:
     """Say which models to try: the one asked for first if it stands in the cascade, else the cascade as it is.
 
+    A process that never heard of a cascade tries the model asked for alone; it is no guess of ours.
+
     Raises:
-        InvalidRequest: the cascade is empty; nothing can be sent until it is set.
+        InvalidRequest: the cascade is empty and no model was asked for; nothing can be sent.
     """
+    if not cascade and asked is not None:
+        return Choice((asked,), substituted=False)
     if not cascade:
         raise InvalidRequest(
-            "the cascade is empty, so there is no model to send to; set it with `rollout cascade set` "
-            "or on the admin page",
+            "the cascade is empty or not known here, so there is no model to send to; set it with "
+            "`rollout cascade set`, check ROLLOUT_URL and ROLLOUT_TOKEN, or name a model",
             field="cascade",
         )
     if asked is None or asked == cascade[0]:

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout.client.holder import Holder
-from rollout.control.access import hash_secret
+from rollout.domain.access import AccessToken, hash_secret
 from rollout.domain.errors import StoreUnreachable
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.settings import Settings
-from rollout.store.access import AccessToken, tokens_by_hash
+from rollout.store.access import tokens_by_hash
 from rollout.store.door import Door
 from rollout.store.flags import Cascade, read_cascade, read_snapshot
 from rollout.store.watch import LedgerWatch

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from rollout.domain.access import AccessToken, Session
 from rollout.domain.ledger import instant, parse_instant
 from rollout.domain.roles import Role
 from rollout.store import tables
 from rollout.store.door import Writing
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """An access token without its secret."""
-
-    id: str
-    name: str
-    role: Role
-    created_at: datetime
-    revoked_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A sign-in: invited by a one-time code, opened once by it, closed or expired later."""
-
-    id: str
-    name: str
-    role: Role
-    code_expires_at: datetime
-    opened: bool
-    expires_at: datetime | None
-    closed: bool
 
 
 def list_tokens(connection: Connection) -> list[AccessToken]:

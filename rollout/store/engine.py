@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -88,6 +89,9 @@ def _open_sqlite(url: URL) -> Engine:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise StoreUnreachable(f"the folder {str(folder)!r} cannot be made: {error.strerror}") from error
+        with contextlib.suppress(OSError):  # said when it is opened
+            # nobody but us reads user ids and hashes; what SQLite puts beside it has the same mode
+            os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     engine = create_engine(
         url,
         hide_parameters=True,  # user ids stand in them; errors are logged

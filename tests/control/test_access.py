@@ -12,13 +12,13 @@ from rollout.control.access import (
     SESSION_LIFETIME,
     TOKEN_PREFIX,
     create_token,
-    hash_secret,
     invite,
     redeem,
     revoke,
     session_of,
     sign_out,
 )
+from rollout.domain.access import hash_secret
 from rollout.domain.errors import InvalidValue, NotFound, NotSignedIn
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
@@ -28,7 +28,7 @@ from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
 from tests.databases import Clock, Database
 
 
-def actions(door: Door) -> list[Action]:
+def actions(door: Door) -> list[str]:
     with door.reading() as connection:
         assert verify_ledger(connection).ok
         return [entry.action for entry in reversed(list_entries(connection, AuditFilter(), after=2))]

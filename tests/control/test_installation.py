@@ -73,12 +73,6 @@ def test_order_matters_and_sameness_writes_nothing(door: Door, database: Databas
     assert set_cascade(door, [TWO, ONE], actor="jan").models == (TWO, ONE)
 
 
-def test_the_proposed_cascade_never_replaces_one_that_is_there(door: Door) -> None:
-    assert set_cascade(door, [ONE], actor=SYSTEM, only_first=True).models == (ONE,)
-    assert set_cascade(door, [TWO], actor=SYSTEM, only_first=True).models == (ONE,)
-    assert cascade(door).models == (ONE,)
-
-
 def test_a_cascade_changed_meanwhile_is_not_overwritten(door: Door, database: Database) -> None:
     first = set_cascade(door, [ONE], actor="eva", seen=0)
     second = set_cascade(door, [TWO], actor="jan", seen=first.revision)

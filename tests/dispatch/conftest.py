@@ -221,6 +221,9 @@ class FixedClient:
     def evaluate(self, flag: str, targeting_key: object, /) -> Evaluation:
         return self._decider.evaluate(targeting_key, 0.0, 0.0)
 
+    def wait_until_ready(self, timeout: float, /) -> bool:
+        return True
+
 
 def upstreams_at(url: str, **changes: Any) -> Upstreams:
     standard = {

@@ -167,7 +167,8 @@ def test_a_model_of_the_cascade_is_tried_first_and_any_other_is_replaced() -> No
     assert choose_models("gpt-4o", cascade) == (("a", "b", "c"), True)
 
 
-def test_an_empty_cascade_is_a_clear_error() -> None:
+def test_without_a_cascade_the_model_asked_for_is_tried_alone_and_none_at_all_is_a_clear_error() -> None:
+    assert choose_models("a", ()) == (("a",), False)
     with pytest.raises(InvalidRequest, match="rollout cascade set") as caught:
-        choose_models("a", ())
+        choose_models(None, ())
     assert caught.value.field == "cascade"

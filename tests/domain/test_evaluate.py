@@ -210,7 +210,7 @@ def test_users_near_each_other_do_not_share_their_fate() -> None:
     assert 2 <= first_hundred <= 22
 
 
-def test_nobody_is_forced_onto_the_gateway_by_a_flag_that_cannot_be_read():
+def test_nobody_is_forced_onto_the_gateway_by_a_flag_that_cannot_be_read() -> None:
     local = LocalOverrides(force_users=frozenset({"tester"}))
     for broken in (BrokenFlag(MAIN_FLAG, "unreadable"), Flag(MAIN_FLAG, "s", hash_version=99)):
         made = Decider(broken, local).evaluate("tester", 0.0, None)

@@ -8,25 +8,14 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from rollout.control import access as control
-from rollout.domain.ledger import instant
 from rollout.domain.roles import check_role
 from rollout.http.api.body import JsonRoute
 from rollout.http.api.documents import InviteBody, TokenBody
 from rollout.http.auth import Admin, ThePlane
-from rollout.store.access import AccessToken, list_tokens
+from rollout.store.access import list_tokens
+from rollout.wire.documents import token_document
 
 router = APIRouter(prefix="/api/v1", tags=["access"], route_class=JsonRoute)
-
-
-def token_document(token: AccessToken) -> dict[str, Any]:
-    """Return an access token without its secret."""
-    return {
-        "id": token.id,
-        "name": token.name,
-        "role": str(token.role),
-        "created_at": instant(token.created_at),
-        "revoked_at": instant(token.revoked_at) if token.revoked_at else None,
-    }
 
 
 @router.get("/tokens")

@@ -8,30 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 
 from rollout.domain.errors import InvalidValue
-from rollout.domain.ledger import Entry, instant, unseal
-from rollout.domain.sentences import sentence
+from rollout.domain.ledger import unseal
 from rollout.http.api.documents import Wanted, parse_moment
 from rollout.http.auth import ThePlane, Viewer
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
+from rollout.wire.documents import entry_document, verification_document
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
-
-
-def entry_document(entry: Entry) -> dict[str, Any]:
-    """Return an entry in the API's shape, with the sentence that says it."""
-    return {
-        "revision": entry.revision,
-        "at": instant(entry.at),
-        "actor": entry.actor,
-        "action": str(entry.action),
-        "subject": entry.subject,
-        "before": entry.before,
-        "after": entry.after,
-        "reason": entry.reason,
-        "previous_digest": entry.previous_digest,
-        "digest": entry.digest,
-        "sentence": sentence(entry),
-    }
 
 
 def _moment(text: str | None, field: str) -> datetime | None:
@@ -78,14 +61,7 @@ def show_head(plane: ThePlane, _: Viewer) -> dict[str, Any]:
 def verify(plane: ThePlane, _: Viewer) -> dict[str, Any]:
     """Walk the whole chain."""
     with plane.door.reading() as connection:
-        found = verify_ledger(connection)
-    first = found.first_break
-    return {
-        "ok": found.ok,
-        "entries": found.entries,
-        "head": found.head,
-        "first_break": None if first is None else {"revision": first.revision, "why": first.why},
-    }
+        return verification_document(verify_ledger(connection))
 
 
 @router.get("/{revision}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from rollout.domain.errors import InvalidRequest, InvalidValue, NotFound
+from rollout.domain.errors import InvalidRequest, NotFound
 from rollout.domain.evaluate import Cause, Evaluation
 from rollout.domain.flag import MAIN_FLAG
 from rollout.domain.share import percentage_of
@@ -16,34 +16,9 @@ from rollout.http.api.documents import EvaluateBody
 from rollout.http.api.etag import matches
 from rollout.http.auth import Evaluator, ThePlane
 from rollout.http.plane import Plane
+from rollout.wire.documents import evaluation_document, targeting_key
 
 router = APIRouter(prefix="/api/v1", tags=["evaluation"], route_class=JsonRoute)
-
-MAX_KEY = 1_024
-
-
-def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation in the API's shape."""
-    return {**evaluation._asdict(), "percentage": percentage_of(evaluation.share)}
-
-
-def targeting_key(value: object) -> str | None:
-    """Check a targeting key that came over the wire.
-
-    Raises:
-        InvalidValue: it is no text, longer than 1,024 characters, or holds control characters.
-    """
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise InvalidValue("targetingKey must be text", field="targetingKey")
-    if len(value) > MAX_KEY:
-        raise InvalidValue(
-            f"targetingKey is {len(value):,} characters long; {MAX_KEY:,} is the most", field="targetingKey"
-        )
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise InvalidValue("targetingKey holds control characters", field="targetingKey")
-    return value
 
 
 @router.get("/snapshot")
@@ -57,7 +32,7 @@ async def snapshot(plane: ThePlane, _: Evaluator, if_none_match: Annotated[str |
 
 
 @router.post("/evaluate")
-def evaluate(body: EvaluateBody, plane: ThePlane, _: Evaluator) -> Response:
+async def evaluate(body: EvaluateBody, plane: ThePlane, _: Evaluator) -> Response:
     """Explain what a user gets in this process, its environment included."""
     return JSONResponse(
         evaluation_document(_evaluate(plane, body.flag, targeting_key(body.context.get("targetingKey"))))
@@ -65,7 +40,7 @@ def evaluate(body: EvaluateBody, plane: ThePlane, _: Evaluator) -> Response:
 
 
 @router.get("/feature-flags")
-def feature_flags(plane: ThePlane, _: Evaluator, request: Request) -> dict[str, Any]:
+async def feature_flags(plane: ThePlane, _: Evaluator, request: Request) -> dict[str, Any]:
     """Answer in the plan's own names."""
     users = request.query_params.getlist("user")
     if len(users) > 1:

@@ -218,4 +218,5 @@ def _refused(
         message = "The share was not raised. Put it right, or skip the preflight on purpose."
     refused = ShareForm(form.percentage, form.reason, message, title, entries, problems, form.enabled)
     said = preview_of(_view(plane, key), form.percentage)
-    return piece(request, plane, caller, key, "_share.html", status=status, form=refused, said=said)
+    headers = {"HX-Trigger-After-Settle": "changed"}  # the rest of the page catches up too
+    return piece(request, plane, caller, key, "_share.html", status=status, form=refused, said=said, headers=headers)

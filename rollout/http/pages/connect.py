@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from rollout.control.access import NewToken, create_token, revoke
+from rollout.domain.access import AccessToken
 from rollout.domain.cascade import PLANNED_MODELS
 from rollout.domain.errors import InvalidValue
 from rollout.domain.roles import Role, check_role
@@ -16,7 +17,7 @@ from rollout.http.pages.change import Field
 from rollout.http.pages.render import fragment, page, see, wants_fragment
 from rollout.http.plane import Plane
 from rollout.http.problems import status_of
-from rollout.store.access import AccessToken, list_tokens
+from rollout.store.access import list_tokens
 
 router = APIRouter(include_in_schema=False)
 

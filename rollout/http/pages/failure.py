@@ -46,7 +46,7 @@ def page_error(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.NotSignedIn):
         return _to_sign_in(request)
     status, title, detail = _said(error)
-    advice = _ADVICE.get(status, "Nothing is known to have been changed. The server's log says more.")
+    advice = _ADVICE.get(status, _ADVICE[400] if status < 500 else "The server's log says more.")
     if wants_fragment(request):
         headers = {"HX-Retarget": "#notice", "HX-Reswap": "innerHTML"}
         return plain(request, "problem.html", status=status, headers=headers, title=title, detail=detail, advice=advice)

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, Response
 
 from rollout.domain.flag import MAIN_FLAG
 from rollout.domain.roles import Role
-from rollout.domain.sentences import field_changes, sentence
+from rollout.domain.sentences import field_changes
 from rollout.domain.share import percentage_of, percentage_text
 from rollout.http.auth import Caller
 from rollout.http.pages import words
@@ -144,7 +144,7 @@ def _environment() -> Environment:
         "relative": words.relative,
         "lasting": words.lasting,
         "exact": words.exact,
-        "sentence": sentence,
+        "sentence": words.told,
         "changes": field_changes,
         "joins_at": words.joins_at,
         "count": words.count,

@@ -10,7 +10,8 @@ from typing import Final
 from rollout.domain.errors import InvalidValue
 from rollout.domain.evaluate import Cause, Evaluation
 from rollout.domain.flag import Flag, Override, Variant
-from rollout.domain.ledger import Action
+from rollout.domain.ledger import Action, Entry, parse_instant
+from rollout.domain.sentences import sentence
 from rollout.domain.share import WHOLE, percentage_of, percentage_text
 
 ACTIONS: Final[Mapping[str, str]] = {
@@ -49,6 +50,14 @@ def lasting(at: datetime, now: datetime) -> str:
     """Say for how long something has been so: `3 min`."""
     seconds = max(0, int((now - at).total_seconds()))
     return next((f"{seconds // unit} {name}" for unit, name in _UNITS if seconds >= unit), "a moment")
+
+
+def told(entry: Entry) -> str:
+    """Say what an entry did, as `sentence` does, with moments as people read them and no break before a `%`."""
+    text = sentence(entry)
+    if isinstance(entry.after, Mapping) and isinstance(ends := entry.after.get("expires_at"), str):
+        text = text.replace(ends, exact(parse_instant(ends)))
+    return text.replace(" %", "\u00a0%")
 
 
 def exact(at: datetime) -> str:

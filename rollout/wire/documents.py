@@ -1,0 +1,78 @@
+"""Values as the JSON documents that the API answers and the terminal prints."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from rollout.domain.access import AccessToken
+from rollout.domain.errors import InvalidValue
+from rollout.domain.evaluate import Evaluation
+from rollout.domain.ledger import Entry, Verification, instant
+from rollout.domain.sentences import sentence
+from rollout.domain.share import percentage_of
+
+MAX_KEY: Final = 1_024
+"""Characters of a targeting key that comes over the wire; longer ones are mistakes."""
+
+
+def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation in the API's shape."""
+    return {**evaluation._asdict(), "percentage": percentage_of(evaluation.share)}
+
+
+def targeting_key(value: object) -> str | None:
+    """Check a targeting key that came over the wire.
+
+    Raises:
+        InvalidValue: it is no text, longer than 1,024 characters, or holds control characters.
+    """
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise InvalidValue("targetingKey must be text", field="targetingKey")
+    if len(value) > MAX_KEY:
+        raise InvalidValue(
+            f"targetingKey is {len(value):,} characters long; {MAX_KEY:,} is the most", field="targetingKey"
+        )
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise InvalidValue("targetingKey holds control characters", field="targetingKey")
+    return value
+
+
+def entry_document(entry: Entry) -> dict[str, Any]:
+    """Return an entry in the API's shape, with the sentence that says it."""
+    return {
+        "revision": entry.revision,
+        "at": instant(entry.at),
+        "actor": entry.actor,
+        "action": str(entry.action),
+        "subject": entry.subject,
+        "before": entry.before,
+        "after": entry.after,
+        "reason": entry.reason,
+        "previous_digest": entry.previous_digest,
+        "digest": entry.digest,
+        "sentence": sentence(entry),
+    }
+
+
+def verification_document(found: Verification) -> dict[str, Any]:
+    """Return what a walk over the ledger found, in the API's shape."""
+    first = found.first_break
+    return {
+        "ok": found.ok,
+        "entries": found.entries,
+        "head": found.head,
+        "first_break": None if first is None else {"revision": first.revision, "why": first.why},
+    }
+
+
+def token_document(token: AccessToken) -> dict[str, Any]:
+    """Return an access token without its secret."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": str(token.role),
+        "created_at": instant(token.created_at),
+        "revoked_at": instant(token.revoked_at) if token.revoked_at else None,
+    }
