@@ -1,0 +1,314 @@
+"""The pages in a real browser: the keyboard, no scripts, the policy, a narrow screen."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+from rollout.control.access import invite
+from rollout.control.flags import FlagChange, change_flag, kill, set_override
+from rollout.domain.flag import MAIN_FLAG, Flag, Variant
+from rollout.domain.roles import Role
+from rollout.store.flags import read_flag
+from tests.browser import launch
+from tests.http.api_support import World, a_world
+from tests.http.pages_support import PAGE
+
+pytestmark = pytest.mark.browser
+
+PAGES = (
+    PAGE,
+    f"{PAGE}/stop",
+    f"{PAGE}/why?user=user-99",
+    "/audit",
+    "/audit/verify",
+    "/gateway",
+    "/connect",
+    "/sign-in",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        try:
+            browser = launch(playwright)
+        except Error as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(f"no browser here: {error.message.splitlines()[0]}")
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def _served(world: World) -> Iterator[str]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(world.app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            thread.join(timeout=10)
+
+
+class Site:
+    """A served installation and the browser that looks at it; `complaints` is what a browser said was wrong."""
+
+    def __init__(self, world: World, address: str, chromium: Browser) -> None:
+        self.world, self.address, self._chromium = world, address, chromium
+        self.complaints: list[str] = []
+        self._contexts: list[Any] = []
+
+    def open(self, *, scripts: bool = True, role: Role = Role.ADMIN, **how: Any) -> Page:
+        """Sign in and stand on the flag's page."""
+        context = self._chromium.new_context(java_script_enabled=scripts, reduced_motion="reduce", **how)
+        self._contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        code = invite(self.world.door, "anna", role, actor="test")
+        if scripts:
+            page.goto(f"{self.address}/sign-in#code={code}")
+        else:
+            page.goto(f"{self.address}/sign-in")
+            page.get_by_label("Code").fill(code)
+            page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"**{PAGE}")
+        return page
+
+    def flag(self) -> Flag:
+        """Return the flag as stored."""
+        with self.world.door.reading() as connection:
+            return read_flag(connection, MAIN_FLAG)
+
+    def by_somebody_else(self, act: Callable[..., Any], *arguments: Any, **more: Any) -> None:
+        """Change the flag from outside the page."""
+        act(self.world.door, MAIN_FLAG, *arguments, actor="ben", **more)
+        self.world.plane.refresh()
+
+    def close(self) -> None:
+        """Close every window."""
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, chromium: Browser) -> Iterator[Site]:
+    with a_world(tmp_path) as world, _served(world) as address:
+        site = Site(world, address, chromium)
+        yield site
+        site.close()
+
+
+def _hear(page: Page) -> None:
+    """Let the page ask for news now rather than in three seconds."""
+    page.evaluate("document.body.dispatchEvent(new Event('changed'))")
+
+
+def _settle(page: Page) -> None:
+    """Wait until htmx knows what it has just put into the page."""
+    expect(page.locator(".htmx-request, .htmx-swapping, .htmx-settling, .htmx-added")).to_have_count(0)
+
+
+def test_the_link_signs_in_and_its_code_is_not_left_in_the_address(site: Site) -> None:
+    page = site.open()
+    assert "code" not in page.url
+    page.go_back()
+    assert "code" not in page.url
+
+
+def test_the_keyboard_alone_kills_and_restores(site: Site) -> None:
+    site.by_somebody_else(change_flag, FlagChange(share=10_000))
+    page = site.open()
+    page.goto(site.address + PAGE)
+    for key in ("Tab", "Tab", "Enter"):  # the skip link, then the stop
+        page.keyboard.press(key)
+    expect(page.get_by_role("button", name="Stop now")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Everybody goes direct to OpenRouter, forced users too").first).to_be_visible()
+    assert site.flag().killed
+    expect(page.locator("#announce")).to_contain_text("STOPPED")
+    expect(page.locator("#stop summary")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Restore now")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#band-state")).to_contain_text("10 % of users go through LiteLLM")
+    assert not site.flag().killed
+    assert site.complaints == []
+
+
+def test_k_opens_the_question_escape_closes_it_and_neither_stops(site: Site) -> None:
+    page = site.open()
+    page.keyboard.press("k")
+    expect(page.get_by_role("button", name="Stop now")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Stop now")).to_be_hidden()
+    page.get_by_label("Exactly").focus()
+    page.keyboard.press("k")
+    expect(page.get_by_role("button", name="Stop now")).to_be_hidden()
+    page.get_by_label("Exactly").blur()
+    page.keyboard.press("?")
+    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    assert not site.flag().killed
+
+
+def test_without_scripts_the_share_is_raised_to_ten_percent_and_everything_stopped(site: Site) -> None:
+    page = site.open(scripts=False)
+    expect(page.locator("#slider")).to_be_hidden()
+    page.get_by_role("button", name="10 %").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Move enableLiteLLM from 0 % to 10 %?")
+    assert site.flag().share == 0
+    page.get_by_role("button", name="Move to 10 %").click()
+    expect(page.get_by_role("status").filter(has_text="Done")).to_contain_text("from 0 % to 10 %")
+    assert site.flag().share == 10_000
+    page.locator("summary", has_text="STOP").click()
+    page.get_by_role("button", name="Stop now").click()
+    expect(page.locator("#band-state")).to_contain_text("STOPPED")
+    assert site.flag().killed
+
+
+def test_enter_in_the_exact_field_saves_what_is_typed_after_a_question(site: Site) -> None:
+    page = site.open()
+    page.get_by_label("Exactly").fill("12.5")
+    expect(page.locator("#preview")).to_contain_text("About 1 in 8 users")
+    assert page.locator("#slider").input_value() == "12.5"
+    page.get_by_label("Exactly").press("Enter")
+    expect(page.locator("#ask")).to_contain_text("Move enableLiteLLM from 0 % to 12.5 %?")
+    expect(page.get_by_role("button", name="Move to 12.5 %")).to_be_focused()
+    assert site.flag().share == 0
+    page.keyboard.press("Enter")
+    expect(page.locator("#share")).to_contain_text("Done: you set enableLiteLLM from 0 % to 12.5 %")
+    expect(page.locator("#ask")).to_be_hidden()
+    expect(page.locator("#band-state")).to_contain_text("12.5 % of users go through LiteLLM")
+    expect(page.locator("#changes")).to_contain_text("from 0 % to 12.5 %")
+    assert site.flag().share == 12_500
+    assert site.complaints == []
+
+
+def test_cancelling_the_question_changes_nothing(site: Site) -> None:
+    page = site.open()
+    page.locator("#slider").fill("40")
+    expect(page.get_by_label("Exactly")).to_have_value("40")
+    page.get_by_role("button", name="Save …").click()
+    page.get_by_role("link", name="Cancel").click()
+    expect(page.locator("#ask")).to_be_hidden()
+    expect(page.get_by_label("Exactly")).to_have_value("40")
+    assert site.flag().share == 0
+
+
+def test_an_open_page_hears_of_a_change_and_of_a_stop_and_keeps_what_was_typed(site: Site) -> None:
+    page = site.open()
+    page.locator("#reason").fill("half written")
+    site.by_somebody_else(change_flag, FlagChange(share=50_000))
+    _hear(page)
+    expect(page.locator("#band-state")).to_contain_text("50 % of users go through LiteLLM")
+    expect(page.locator("#meanwhile")).to_contain_text("it stands at 50 %")
+    site.by_somebody_else(kill, reason="now")
+    _hear(page)
+    expect(page.locator("#stop")).to_contain_text("Restore")
+    expect(page.locator("#announce")).to_contain_text("STOPPED")
+    expect(page.locator("#reason")).to_have_value("half written")
+
+
+def test_a_stale_save_is_refused_in_place_and_saved_on_purpose_after(site: Site) -> None:
+    page = site.open()
+    page.get_by_label("Exactly").fill("50")
+    site.by_somebody_else(change_flag, FlagChange(share=20_000), reason="slowly")
+    page.get_by_role("button", name="Save …").click()
+    expect(page.locator("#share")).to_contain_text("ben set enableLiteLLM from 0 % to 20 %")
+    expect(page.get_by_label("Exactly")).to_have_value("50")
+    _settle(page)
+    page.get_by_role("button", name="Save …").click()
+    page.get_by_role("button", name="Move to 50 %").click()
+    expect(page.locator("#band-state")).to_contain_text("50 % of users")
+    assert site.flag().share == 50_000
+
+
+def test_users_are_forced_found_asked_about_and_released(site: Site) -> None:
+    page = site.open()
+    for user in ("user-1", "user-2"):
+        if not page.get_by_label("User id").first.is_visible():
+            page.get_by_text("+ Force a user").click()
+        page.locator("#o-user").fill(user)
+        page.get_by_role("button", name="Force", exact=True).click()
+        expect(page.locator("#forced-table")).to_contain_text(user)
+        _settle(page)
+    page.keyboard.press("/")
+    page.keyboard.type("user-2")
+    expect(page.locator("#forced-table")).not_to_contain_text("user-1")
+    expect(page.locator("#q")).to_be_focused()
+    page.locator("#w-user").fill("user-2")
+    page.locator("#w-user").press("Enter")
+    expect(page.locator("#answer")).to_contain_text("this user is forced on")
+    page.get_by_role("button", name="Remove user-2").click()
+    expect(page.locator("#overrides")).to_contain_text("Done: you removed user-2")
+    assert list(site.flag().overrides) == ["user-1"]
+    assert site.complaints == []
+
+
+def test_a_chosen_theme_stays_and_is_there_before_anything_is_drawn(site: Site) -> None:
+    page = site.open(color_scheme="light")
+    for wanted in ("light", "dark"):
+        page.get_by_role("button", name="Theme").click()
+        assert page.evaluate("document.documentElement.dataset.theme") == wanted
+    page.goto(f"{site.address}/audit")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(19, 21, 24)"
+    assert page.locator("head script").first.get_attribute("defer") is None
+
+
+def _fill(site: Site) -> None:
+    longest = "a-very-long-user-id-without-any-place-to-break-" * 5
+    set_override(site.world.door, MAIN_FLAG, longest, Variant.ON, actor="ben" * 25, reason="x" * 480)
+    site.by_somebody_else(change_flag, FlagChange(share=12_500), reason="because-" * 60)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_breaks_the_policy_or_says_an_error(site: Site, scheme: str) -> None:
+    _fill(site)
+    page = site.open(color_scheme=scheme)
+    page.add_init_script("addEventListener('securitypolicyviolation', e => console.error('CSP', e.violatedDirective))")
+    for path in PAGES:
+        page.goto(site.address + path)
+        _hear(page)
+        page.wait_for_load_state("networkidle")
+    site.by_somebody_else(kill)
+    page.goto(site.address + PAGE)
+    page.wait_for_load_state("networkidle")
+    assert site.complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_page_scrolls_sideways(site: Site, width: int) -> None:
+    _fill(site)
+    page = site.open(viewport={"width": width, "height": 740})
+    sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+    def check(what: str) -> None:
+        page.evaluate("document.querySelectorAll('main details').forEach(one => { one.open = true; })")
+        assert page.evaluate(sideways) == 0, (what, width)
+
+    for path in PAGES:
+        page.goto(site.address + path)
+        check(path)
+    page.goto(site.address + PAGE)
+    page.locator("summary", has_text="STOP").click()
+    check("the stop's question")
+    site.by_somebody_else(kill, reason="because-" * 60)
+    page.goto(site.address + PAGE)
+    check("stopped")
+    page.goto(f"{site.address}/nothing")
+    check("not found")
