@@ -39,6 +39,7 @@ from rollout.domain.roles import Role
 from rollout.domain.snapshot import Snapshot
 from rollout.gateway.place import ensure_master_key, port_is_free
 from rollout.gateway.plan import GatewayPlan
+from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.supervise import Supervisor
 from rollout.gateway.upstream import UpstreamWatch
 from rollout.gateway.watch import ExternalGateway
@@ -194,7 +195,7 @@ class Server:
             clock=time.time,
             sleep=asyncio.sleep,
             random=random.random,
-            on_change=lambda state: log.info("gateway %s: %s", state.phase, state.detail),
+            on_change=_Phases().heard,
         )
 
     def _check_gateway_port(self) -> None:
@@ -242,6 +243,19 @@ class _Uvicorn(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+class _Phases:
+    """Logs what the gateway is doing, once for each phase: an installation says something new every moment."""
+
+    def __init__(self) -> None:
+        self._last: GatewayPhase | None = None
+
+    def heard(self, state: GatewayState) -> None:
+        """Hear of a state."""
+        if state.phase is not self._last:
+            self._last = state.phase
+            log.info("gateway %s: %s", state.phase, state.detail)
 
 
 class _Deciding:
