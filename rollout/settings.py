@@ -34,9 +34,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """Where the two paths lead. Base URLs carry no trailing slash; timeouts are in seconds.
+    """Where the two paths lead, and within which limits. Base URLs carry no trailing slash; timeouts are in seconds.
 
-    `litellm_url` ends before `/v1`; `openrouter_url` includes its `/api/v1`.
+    `litellm_url` ends before `/v1`; `openrouter_url` includes its `/api/v1`. The free requests are the account's;
+    0 is no limit of ours, None is asked from the upstream.
     """
 
     openrouter_url: str = DEFAULT_OPENROUTER
@@ -48,6 +49,8 @@ class Upstreams:
     first_token_timeout: float = 20.0
     stall_timeout: float = 15.0
     allow_paid: bool = False
+    free_requests_per_minute: int = 20
+    free_requests_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,6 @@ class Settings:
     port: int = 8080
     allowed_hosts: tuple[str, ...] = ()
     kill_file: Path = Path("data/kill")
-    free_requests_per_minute: int = 20
-    free_requests_per_day: int | None = None
     problems: tuple[Problem, ...] = ()
 
 
@@ -116,6 +117,8 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         first_token_timeout=read("ROLLOUT_FIRST_TOKEN_TIMEOUT", _seconds, defaults.first_token_timeout, seconds),
         stall_timeout=read("ROLLOUT_STALL_TIMEOUT", _seconds, defaults.stall_timeout, seconds),
         allow_paid=read("ROLLOUT_ALLOW_PAID", _switch, defaults.allow_paid, "yes or no"),
+        free_requests_per_minute=read("ROLLOUT_FREE_REQUESTS_PER_MINUTE", _count, 20, "a whole number, 0 for none"),
+        free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
     )
     data_dir = Path(given(environ, "ROLLOUT_DATA_DIR") or "data")
     return Settings(
@@ -132,8 +135,6 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         port=read("ROLLOUT_PORT", _port, 8080, "a port from 0 to 65535 (0 picks a free one)"),
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
         kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
-        free_requests_per_minute=read("ROLLOUT_FREE_REQUESTS_PER_MINUTE", _count, 20, "a whole number, 0 for none"),
-        free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
         problems=tuple(problems),
     )
 

@@ -65,7 +65,7 @@ def test_any_mapping_is_read_and_never_an_error(environ: dict[str, str]) -> None
     ):
         assert 0 < seconds <= 86_400
     assert 0 <= settings.port <= 65_535
-    assert settings.free_requests_per_minute >= 0
+    assert settings.upstreams.free_requests_per_minute >= 0
     assert parse_settings(environ) == settings
 
 
@@ -81,7 +81,8 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert (settings.host, settings.port, settings.url, settings.database_url) == ("127.0.0.1", 8080, None, None)
     assert (settings.data_dir, settings.kill_file) == (Path("data"), Path("data/kill"))
     assert (settings.litellm_is_ours, settings.openrouter_given) == (True, False)
-    assert (settings.free_requests_per_minute, settings.free_requests_per_day) == (20, None)
+    assert settings.upstreams.free_requests_per_minute == 20
+    assert settings.upstreams.free_requests_per_day is None
     assert (settings.upstreams.total_timeout, settings.upstreams.attempt_timeout) == (120, 60)
     assert (settings.upstreams.first_token_timeout, settings.upstreams.stall_timeout) == (20, 15)
     assert not settings.upstreams.allow_paid
@@ -122,6 +123,8 @@ def test_every_variable_is_read() -> None:
         first_token_timeout=4,
         stall_timeout=3,
         allow_paid=True,
+        free_requests_per_minute=0,
+        free_requests_per_day=1000,
     )
     assert settings == Settings(
         upstreams=settings.upstreams,
@@ -137,8 +140,6 @@ def test_every_variable_is_read() -> None:
         port=0,
         allowed_hosts=("a.example", "b.example"),
         kill_file=Path("/var/lib/rollout/kill"),
-        free_requests_per_minute=0,
-        free_requests_per_day=1000,
     )
 
 

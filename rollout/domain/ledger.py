@@ -42,6 +42,10 @@ class Action(StrEnum):
     OVERRIDE_SET = "override:set"
     OVERRIDE_REMOVE = "override:remove"
     CASCADE_SET = "cascade:set"
+    MODEL_WITHDRAW = "model:withdraw"
+    MODEL_QUARANTINE = "model:quarantine"
+    MODEL_LIFT = "model:lift"
+    BREAKERS_RESET = "breakers:reset"
     ACCESS_TOKEN_CREATE = "access_token:create"  # noqa: S105 - an action's name
     ACCESS_TOKEN_REVOKE = "access_token:revoke"  # noqa: S105 - an action's name
     SESSION_INVITE = "session:invite"

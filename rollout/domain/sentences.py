@@ -52,6 +52,14 @@ def sentence(entry: Entry) -> str:
             return f"removed {before.get('user')} (forced {before.get('variant')}) from {thing}"
         case Action.CASCADE_SET:
             return f"set the cascade to {', '.join(after.get('models', ()))}"
+        case Action.MODEL_WITHDRAW:
+            return f"took {thing} out of the live order: {after.get('detail')}"
+        case Action.MODEL_QUARANTINE:
+            return f"QUARANTINED {thing}: {after.get('detail')}"
+        case Action.MODEL_LIFT:
+            return f"put {thing} back into the live order; it was out: {before.get('detail')}"
+        case Action.BREAKERS_RESET:
+            return _reset(after)
         case Action.ACCESS_TOKEN_CREATE:
             return f"created the access token {after.get('name')} ({after.get('role')})"
         case Action.ACCESS_TOKEN_REVOKE:
@@ -74,6 +82,13 @@ def field_changes(entry: Entry) -> tuple[FieldChange, ...]:
         for field in sorted(before.keys() | after.keys())
         if before.get(field) != after.get(field)
     )
+
+
+def _reset(after: Mapping[str, Any]) -> str:
+    which, done = after.get("which") or "every breaker and the remembered caps", after.get("reset")
+    if done is None:
+        return f"asked the running servers to reset {which}"
+    return f"reset {which}: {', '.join(map(str, done))}" if done else f"reset {which}: nothing had to be"
 
 
 def _mapping(document: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ class Snapshot:
     """What a client needs to decide and send.
 
     `installation` is the installation's id: two installations are never mixed. `revision` and `digest` are the
-    ledger's head the snapshot was read at. `cascade` is the ordered list of model ids.
+    ledger's head the snapshot was read at. `cascade` is the live order: the model ids that are asked, best first.
     """
 
     installation: str

@@ -1,28 +1,42 @@
-"""The policy of sending, as a generator: it yields attempts, is sent outcomes and returns a verdict.
+"""The policy of sending, as a generator: it yields attempts and pauses, is sent outcomes, returns a verdict.
 
-    the decided path, the first model --ok--> served
-        | a fault of the gateway, nothing delivered, time left
-        v
-    one rescue on the direct path, the same model --> served or failed
+    an attempt: the decided path, the best model that is not resting --ok--> served
+        | a fault of the gateway            one rescue on the direct path, the same model; costs no retry
+        | a model that is busy, gone, ...   the next model of the cascade, out of the retry budget
+        | the account's minute is full      a pause within the deadline, else refused with when
+        | the day is used up, 402, a request that is wrong by itself: stop
 
-Nothing here sends, sleeps or reads a clock. Times are monotonic seconds that come in as arguments. `drive`
-and `adrive` are the only loops that send.
+At most three attempts a request, the rescue not counted; no pause after the last one; nothing is tried again once
+the caller got something. Nothing here sends, sleeps or reads a clock: times are monotonic seconds that come in with
+outcomes, what is shared between requests is asked of the gate. `drive` and `adrive` are the only loops that send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import NamedTuple, TypeVar
+from math import inf, isfinite
+from typing import Final, NamedTuple, TypeVar
 
-from rollout.domain.failure import GATEWAY_FAULTS, FailureKind
+from rollout.domain.failure import GATEWAY_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
+from rollout.resilience.backoff import full_jitter
+from rollout.resilience.gate import Gate, Permit, Refusal
+
+MAX_ATTEMPTS: Final = 3
+"""Attempts of one request, the rescue not counted (Google's SRE book, chapter 21)."""
+
+SANE_WAIT: Final = 60.0
+"""Seconds; a longer wait that an upstream asks for is not waited within a request."""
+
+SHORTEST_WAIT: Final = 0.01
+"""Seconds; a pause until the account's minute has room is no shorter, so that nobody spins."""
 
 
 class Attempt(NamedTuple):
     """One thing to try.
 
     `number` counts from 1. `deadline` is when it must be there: a whole plain answer, or a stream's first token.
-    `rescued_from` is the path that failed before, where this attempt comes to the rescue.
+    `rescued_from` is the path that failed before, where the direct path came to the rescue.
     """
 
     path: Path
@@ -30,7 +44,14 @@ class Attempt(NamedTuple):
     number: int
     started: float
     deadline: float
+    permit: Permit
     rescued_from: Path | None = None
+
+
+class Pause(NamedTuple):
+    """A wait of so many seconds before the next attempt; answered with an outcome that carries the time."""
+
+    seconds: float
 
 
 class Outcome(NamedTuple):
@@ -39,24 +60,61 @@ class Outcome(NamedTuple):
     failure: FailureKind | None
     now: float
     committed: bool = False
+    retry_after: float | None = None
 
 
 class Verdict(NamedTuple):
-    """How it ended: the last attempt, and why it failed (None: it served the caller)."""
+    """How it ended: the last attempt (None: nothing was sent), and why it failed (None: it served the caller).
 
-    attempt: Attempt
+    `refusal` says why nothing more was sent, where that is what ended it.
+    """
+
+    attempt: Attempt | None
     failure: FailureKind | None
+    refusal: Refusal | None = None
 
 
-Policy = Generator[Attempt, Outcome, Verdict]
+Step = Attempt | Pause
+Policy = Generator[Step, Outcome, Verdict]
 
 _T = TypeVar("_T")
+
+
+class _Walk:
+    """Where a request stands on its way: path, models tried there, attempts made."""
+
+    def __init__(self, path: Path, models: Sequence[str], *, rescue: bool) -> None:
+        self.path = path
+        self.models = list(models)
+        self.again: dict[str, float] = {}  # models that failed here: from when they may be asked again
+        self.made = 0
+        self.number = 0
+        self.rescued_from: Path | None = None
+        self._may_rescue = rescue and path is Path.LITELLM
+
+    def candidates(self, now: float) -> list[str]:
+        """Return the models worth asking now, best first: those not asked here yet, then those due again."""
+        if not self.again:
+            return self.models
+        late = now + SHORTEST_WAIT  # sleepers wake a little early
+        fresh = [model for model in self.models if model not in self.again]
+        return fresh + [model for model in self.models if self.again.get(model, inf) <= late]
+
+    def go_direct(self) -> bool:
+        """Turn to the direct path, once; say whether that was possible."""
+        if not self._may_rescue:
+            return False
+        self._may_rescue = False
+        self.rescued_from, self.path = self.path, Path.OPENROUTER
+        self.again.clear()
+        return True
 
 
 def attempts(
     path: Path,
     models: Sequence[str],
     *,
+    gate: Gate,
     now: float,
     total: float,
     per_attempt: float,
@@ -66,45 +124,153 @@ def attempts(
 
     Args:
         path: where the decision sends the request.
-        models: model ids in the order to try them, at least one; this policy uses the first.
+        models: model ids in the order to try them, at least one.
+        gate: what is shared between requests.
         now: the moment the request came, in monotonic seconds.
         total: seconds over all attempts.
         per_attempt: seconds for one attempt (for a stream: until its first token).
         rescue: whether the direct path may take over from the gateway.
     """
+    gate.begin()
     end = now + total
-    attempt = Attempt(path, models[0], 1, now, min(end, now + per_attempt))
-    outcome = yield attempt
-    if (
-        rescue
-        and path is Path.LITELLM
-        and outcome.failure in GATEWAY_FAULTS
-        and not outcome.committed
-        and outcome.now < end
-    ):
-        deadline = min(end, outcome.now + per_attempt)
-        attempt = Attempt(Path.OPENROUTER, models[0], 2, outcome.now, deadline, rescued_from=path)
+    walk = _Walk(path, models, rescue=rescue)
+    attempt: Attempt | None = None
+    failure: FailureKind | None = None
+    while True:
+        admitted = _admitted(gate, walk, now)
+        while isinstance(admitted, Refusal):
+            wait = max(SHORTEST_WAIT, admitted.retry_after)
+            if admitted.kind is not FailureKind.MINUTE_CAP or now + wait >= end:
+                return Verdict(attempt, failure or admitted.kind, admitted)
+            now = max(now + wait, (yield Pause(wait)).now)
+            if now >= end:  # overslept
+                return Verdict(attempt, failure or admitted.kind, admitted)
+            admitted = _admitted(gate, walk, now)
+        walk.number += 1
+        attempt = Attempt(
+            walk.path, admitted.model, walk.number, now, min(end, now + per_attempt), admitted, walk.rescued_from
+        )
         outcome = yield attempt
-    return Verdict(attempt, outcome.failure)
+        failure, now = outcome.failure, max(now, outcome.now)
+        if failure is None or outcome.committed or now >= end:
+            return Verdict(attempt, failure)
+        if failure in GATEWAY_FAULTS and walk.go_direct():
+            walk.models.sort(key=lambda model: model != admitted.model)  # the same model first; sorting is stable
+            continue  # a rescue costs no retry and no time
+        walk.made += 1
+        pause = _wait(gate, walk, attempt.model, outcome, now, end)
+        if isinstance(pause, Refusal):
+            return Verdict(attempt, failure, pause)
+        if pause is None or now + pause >= end or not gate.may_retry():
+            return Verdict(attempt, failure)
+        if pause > 0:
+            now = max(now + pause, (yield Pause(pause)).now)
+            if now >= end:
+                return Verdict(attempt, failure)
 
 
-def drive(policy: Policy, send: Callable[[Attempt], tuple[Outcome, _T]]) -> tuple[Verdict, _T]:
-    """Send what a policy asks for; return its verdict and what the last attempt brought."""
-    attempt = next(policy)
-    while True:
-        outcome, brought = send(attempt)
-        try:
-            attempt = policy.send(outcome)
-        except StopIteration as end:
-            return end.value, brought
+def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
+    """Ask for leave for the best model that gets it; turn to the direct path where the gateway's all rest."""
+    refusals: list[Refusal] = []
+    for model in walk.candidates(now):
+        admitted = gate.admit(walk.path, model)
+        if isinstance(admitted, Permit):
+            return admitted
+        refusals.append(admitted)
+        if admitted.kind in (FailureKind.MINUTE_CAP, FailureKind.DAY_CAP):
+            return admitted  # the account's: the same for every model and on both paths
+        if admitted.kind is FailureKind.UNREACHABLE:
+            break  # the whole path rests
+    if walk.go_direct():
+        return _admitted(gate, walk, now)
+    return min(refusals, key=lambda refusal: refusal.retry_after)
 
 
-async def adrive(policy: Policy, send: Callable[[Attempt], Awaitable[tuple[Outcome, _T]]]) -> tuple[Verdict, _T]:
-    """Do what `drive` does, with an asynchronous sender."""
-    attempt = next(policy)
-    while True:
-        outcome, brought = await send(attempt)
-        try:
-            attempt = policy.send(outcome)
-        except StopIteration as end:
-            return end.value, brought
+def _wait(gate: Gate, walk: _Walk, model: str, outcome: Outcome, now: float, end: float) -> float | Refusal | None:
+    """Return seconds to wait before the next attempt; None where there is none, a refusal where that is why."""
+    if outcome.failure is None or walk.made >= MAX_ATTEMPTS:
+        return None
+    ours = full_jitter(walk.made - 1, gate.jitter())
+    match REACTIONS[outcome.failure]:
+        case Reaction.STOP:
+            return None
+        case Reaction.NEXT_MODEL:
+            walk.again[model] = inf
+            ours = 0.0
+        case Reaction.WAIT:
+            walk.again.pop(model, None)  # no fault of the model's; the gate knows how long: it was told of the cap
+        case Reaction.TRY_AGAIN:
+            # the same model again: as long as it asked for, where that is sane
+            asked = outcome.retry_after if outcome.retry_after is not None else 0.0
+            walk.again[model] = now + max(ours, asked) if asked <= SANE_WAIT else inf
+    return _soonest(gate, walk, ours, now, end)
+
+
+def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, end: float) -> float | Refusal | None:
+    """Return seconds until a model may be asked, a pause at the least: nobody pauses only to be refused then."""
+    refusals: list[Refusal] = []
+    later: list[float] = []
+    for each in sorted(walk.models, key=walk.again.__contains__):  # those not asked here yet first
+        wait = max(pause, walk.again.get(each, now) - now)
+        if not isfinite(wait):
+            continue
+        refusal = gate.refusal(walk.path, each)
+        if refusal is not None and refusal.kind is FailureKind.MINUTE_CAP:
+            if now + refusal.retry_after >= end:
+                return refusal
+            wait = max(wait, refusal.retry_after)
+        elif refusal is not None and refusal.retry_after > wait:
+            refusals.append(refusal)
+            continue
+        if each not in walk.again:
+            return wait
+        later.append(wait)
+    if later:
+        return min(later)
+    if not refusals:
+        return None
+    return 0.0 if walk.go_direct() else min(refusals, key=lambda refusal: refusal.retry_after)
+
+
+def drive(
+    policy: Policy,
+    send: Callable[[Attempt], tuple[Outcome, _T]],
+    *,
+    sleep: Callable[[float], object],
+    clock: Callable[[], float],
+) -> tuple[Verdict, _T | None]:
+    """Send what a policy asks for; return its verdict and what the last attempt brought (None: nothing was sent)."""
+    brought: _T | None = None
+    try:
+        step = next(policy)
+        while True:
+            if isinstance(step, Pause):
+                sleep(step.seconds)
+                outcome = Outcome(None, clock())
+            else:
+                outcome, brought = send(step)
+            step = policy.send(outcome)
+    except StopIteration as end:
+        return end.value, brought
+
+
+async def adrive(
+    policy: Policy,
+    send: Callable[[Attempt], Awaitable[tuple[Outcome, _T]]],
+    *,
+    sleep: Callable[[float], Awaitable[object]],
+    clock: Callable[[], float],
+) -> tuple[Verdict, _T | None]:
+    """Do what `drive` does, with an asynchronous sender and sleeper."""
+    brought: _T | None = None
+    try:
+        step = next(policy)
+        while True:
+            if isinstance(step, Pause):
+                await sleep(step.seconds)
+                outcome = Outcome(None, clock())
+            else:
+                outcome, brought = await send(step)
+            step = policy.send(outcome)
+    except StopIteration as end:
+        return end.value, brought

@@ -65,6 +65,22 @@ SENTENCES: dict[Action, tuple[Entry, str]] = {
         an_entry(Action.CASCADE_SET, "cascade", after={"models": ["a/b:free", "c/d"]}),
         "set the cascade to a/b:free, c/d",
     ),
+    Action.MODEL_WITHDRAW: (
+        an_entry(Action.MODEL_WITHDRAW, "model:a/b:free", after={"why": "withdrawn", "detail": "no longer listed"}),
+        "took a/b:free out of the live order: no longer listed",
+    ),
+    Action.MODEL_QUARANTINE: (
+        an_entry(Action.MODEL_QUARANTINE, "model:a/b:free", after={"why": "cost", "detail": "an answer cost $0.01"}),
+        "QUARANTINED a/b:free: an answer cost $0.01",
+    ),
+    Action.MODEL_LIFT: (
+        an_entry(Action.MODEL_LIFT, "model:a/b:free", before={"why": "cost", "detail": "an answer cost $0.01"}),
+        "put a/b:free back into the live order; it was out: an answer cost $0.01",
+    ),
+    Action.BREAKERS_RESET: (
+        an_entry(Action.BREAKERS_RESET, "breakers", after={"which": None, "reset": ["litellm", "quota"]}),
+        "reset every breaker and the remembered caps: litellm, quota",
+    ),
     Action.ACCESS_TOKEN_CREATE: (
         an_entry(Action.ACCESS_TOKEN_CREATE, "access_token:1", after={"name": "ci", "role": "operator"}),
         "created the access token ci (operator)",
@@ -99,6 +115,15 @@ def test_a_restore_of_a_disabled_flag_says_so() -> None:
     disabled = {**FLAG, "enabled": False}
     entry = an_entry(Action.FLAG_RESTORE, before={**disabled, "killed": True}, after=disabled)
     assert sentence(entry) == "restored enableLiteLLM: back to disabled"
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [(None, "asked the running servers to reset quota"), ([], "reset quota: nothing had to be")],
+)
+def test_a_reset_says_what_it_came_to(done: list[str] | None, said: str) -> None:
+    entry = an_entry(Action.BREAKERS_RESET, "breakers", after={"which": "quota", "reset": done})
+    assert sentence(entry) == said
 
 
 def test_an_override_says_until_when() -> None:

@@ -1,0 +1,197 @@
+"""A circuit breaker: trips on failures in a row or on a bad share of the last few, and lets one probe through.
+
+              TRIPPED               COOLED                PROBE_OK
+    CLOSED ------------> OPEN ------------> HALF_OPEN ------------> CLOSED
+                          ^                     |
+                          +---- PROBE_FAILED ---+        RESET: from anywhere to CLOSED
+
+Traffic on free models is low, so windows count calls, not seconds: percentages over a minute with a minimum of
+a hundred calls would never trip. Exactly one caller probes at a time; the others fail fast meanwhile. A probe that
+never comes back is given up after a while, so that a lost one does not keep a breaker open for good.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class BreakerState(StrEnum):
+    """Whether calls pass."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class BreakerEvent(StrEnum):
+    """What can happen to a breaker."""
+
+    TRIPPED = "tripped"
+    COOLED = "cooled"
+    PROBE_OK = "probe_ok"
+    PROBE_FAILED = "probe_failed"
+    RESET = "reset"
+
+
+_S, _E = BreakerState, BreakerEvent
+TRANSITIONS: Final[Mapping[BreakerState, Mapping[BreakerEvent, BreakerState]]] = {
+    _S.CLOSED: {_E.TRIPPED: _S.OPEN, _E.RESET: _S.CLOSED},
+    _S.OPEN: {_E.TRIPPED: _S.OPEN, _E.COOLED: _S.HALF_OPEN, _E.RESET: _S.CLOSED},
+    _S.HALF_OPEN: {
+        _E.TRIPPED: _S.OPEN,
+        _E.PROBE_OK: _S.CLOSED,
+        _E.PROBE_FAILED: _S.OPEN,
+        _E.RESET: _S.CLOSED,
+    },
+}
+"""What is not in the table changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRules:
+    """When a breaker trips, and for how long.
+
+    `consecutive` failures in a row trip it, or `ratio` of the last `window` calls once there are `minimum` (None:
+    only failures in a row). A model that fails every other time is still worth asking: resting it would leave its
+    share of answers to nobody. It opens for `first_open` seconds, twice as long after each failed probe,
+    `longest_open` at the most. A probe that nothing was heard of for `probe_seconds` is given up: longer than any
+    attempt takes.
+    """
+
+    consecutive: int = 4
+    window: int = 20
+    minimum: int = 10
+    ratio: float | None = 0.8
+    first_open: float = 30.0
+    longest_open: float = 300.0
+    probe_seconds: float = 300.0
+
+
+USUAL: Final = BreakerRules()
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """A breaker at one moment. `opens_in` is in seconds until it lets a probe through, None where it is closed."""
+
+    state: BreakerState
+    opens_in: float | None
+    failures: int
+    why: str | None
+
+
+class Breaker:
+    """One breaker; not locked, its owner is. Times are monotonic seconds."""
+
+    __slots__ = ("_failures", "_probe_ends", "_recent", "_rules", "_times_open", "_until", "_why", "probing", "state")
+
+    def __init__(self, rules: BreakerRules = USUAL) -> None:
+        self._rules = rules
+        self._recent: deque[bool] = deque(maxlen=rules.window)
+        self._failures = 0
+        self._times_open = 0
+        self._until = self._probe_ends = 0.0
+        self._why: str | None = None
+        self.probing = False
+        self.state = BreakerState.CLOSED
+
+    @property
+    def failures(self) -> int:
+        """How many calls in a row went badly."""
+        return self._failures
+
+    def allows(self, now: float) -> bool:
+        """Say whether a call may pass now; asking changes nothing."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        return now >= self._until and (not self.probing or now >= self._probe_ends)
+
+    def enter(self, now: float) -> bool:
+        """Let a call pass that `allows` allowed; return whether it is the probe."""
+        if self.state is BreakerState.CLOSED:
+            return False
+        if now >= self._until:
+            self._happened(BreakerEvent.COOLED)
+        self.probing, self._probe_ends = True, now + self._rules.probe_seconds
+        return True
+
+    def leave(self) -> None:
+        """Note that a probe came to nothing, neither well nor badly; the next caller probes."""
+        self.probing = False
+
+    def succeeded(self, *, probe: bool) -> None:
+        """Note a call that went well."""
+        self._failures = 0
+        self._recent.append(True)
+        if probe and self.state is BreakerState.HALF_OPEN:  # else it was reset or tripped while the probe was out
+            self.probing = False
+            self._times_open = 0
+            self._recent.clear()
+            self._why = None
+            self._happened(BreakerEvent.PROBE_OK)
+
+    def failed(
+        self,
+        now: float,
+        why: str,
+        *,
+        probe: bool,
+        jitter: float = 1.0,
+        retry_after: float | None = None,
+        trips: bool = True,
+    ) -> None:
+        """Note a call that went badly.
+
+        Args:
+            now: when.
+            why: a sentence for people.
+            probe: whether it was the probe.
+            jitter: a number in [0.5, 1]; part of the opening time that is used, so that many do not probe at once.
+            retry_after: seconds the upstream named, used instead of our own where given.
+            trips: whether this one may trip it; it is counted anyway. A probe's failure always does.
+        """
+        self._failures += 1
+        self._recent.append(False)
+        if probe and self.state is BreakerState.HALF_OPEN:
+            self.probing = False
+            self._open(now, why, BreakerEvent.PROBE_FAILED, jitter, retry_after)
+        elif trips and self.state is BreakerState.CLOSED and self._is_too_much():
+            self._open(now, why, BreakerEvent.TRIPPED, jitter, retry_after)
+
+    def trip(self, now: float, why: str, seconds: float) -> None:
+        """Open at once for so many seconds, whatever was counted."""
+        self.probing = False
+        self._why, self._until = why, max(self._until, now + seconds)
+        self._happened(BreakerEvent.TRIPPED)
+
+    def reset(self) -> None:
+        """Close, and forget."""
+        self._recent.clear()
+        self._failures = self._times_open = 0
+        self._until, self._why, self.probing = 0.0, None, False
+        self._happened(BreakerEvent.RESET)
+
+    def status(self, now: float) -> BreakerStatus:
+        """Return what it is like now."""
+        waiting = self.state is not BreakerState.CLOSED
+        return BreakerStatus(self.state, max(0.0, self._until - now) if waiting else None, self._failures, self._why)
+
+    def _is_too_much(self) -> bool:
+        rules, seen = self._rules, len(self._recent)
+        if self._failures >= rules.consecutive:
+            return True
+        return rules.ratio is not None and seen >= rules.minimum and seen - sum(self._recent) >= rules.ratio * seen
+
+    def _open(self, now: float, why: str, event: BreakerEvent, jitter: float, retry_after: float | None) -> None:
+        rules = self._rules
+        ours = min(rules.longest_open, rules.first_open * 2.0 ** min(self._times_open, 16)) * jitter
+        self._times_open += 1
+        self._why, self._until = why, now + (retry_after if retry_after is not None else ours)
+        self._happened(event)
+
+    def _happened(self, event: BreakerEvent) -> None:
+        self.state = TRANSITIONS[self.state].get(event, self.state)
