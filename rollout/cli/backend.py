@@ -78,10 +78,16 @@ class Backend(Protocol):
         """Stop forcing a user; answers the flag."""
 
     def cascade(self) -> Document:
-        """Return `{models, revision}`."""
+        """Return `{models, revision, live, out}`."""
 
     def set_cascade(self, models: Sequence[str], *, reason: str | None, revision: int | None) -> Document:
         """Set the ordered model ids."""
+
+    def lift_model(self, model: str, *, reason: str | None) -> Document:
+        """Put a model that is out back into the live order; answers the cascade."""
+
+    def reset_breakers(self, which: str | None, *, reason: str | None) -> Document:
+        """Reset one thing or (None) everything: `{reset}`, null where only running servers can say what."""
 
     def evaluate(self, flag: str, context: Mapping[str, Any]) -> Document:
         """Decide for an evaluation context, with the evidence."""

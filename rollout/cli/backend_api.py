@@ -124,6 +124,14 @@ class ApiBackend:
         body = {"models": list(models), "reason": reason}
         return self._ask("PUT", "/api/v1/cascade", "models", body=body, seen=revision, conditional=True)
 
+    def lift_model(self, model: str, *, reason: str | None) -> Document:
+        """Put a model that is out back into the live order."""
+        return self._ask("POST", "/api/v1/models/lift", "models", body={"model": model, "reason": reason})
+
+    def reset_breakers(self, which: str | None, *, reason: str | None) -> Document:
+        """Reset one thing or (None) everything."""
+        return self._ask("POST", "/api/v1/breakers/reset", "reset", body={"which": which, "reason": reason})
+
     def evaluate(self, flag: str, context: Mapping[str, Any]) -> Document:
         """Decide for an evaluation context."""
         return self._ask("POST", "/api/v1/evaluate", "path", body={"flag": flag, "context": dict(context)})

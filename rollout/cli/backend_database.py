@@ -18,7 +18,10 @@ from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
 from rollout.control import access, flags
+from rollout.control.breakers import reset_breakers
 from rollout.control.installation import set_cascade
+from rollout.control.models import lift
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue, NotFound, StaleChange, StoreFailed
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import PUBLISHED_SALT, Flag, Variant
@@ -29,10 +32,11 @@ from rollout.settings import Settings
 from rollout.store.access import list_tokens
 from rollout.store.door import Door
 from rollout.store.engine import URL, Engine, database_url, open_engine
-from rollout.store.flags import Cascade, read_cascade, read_flag, read_flags, read_snapshot
+from rollout.store.flags import read_cascade, read_flag, read_flags, read_snapshot
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
 from rollout.store.migrate import schema_status
 from rollout.wire.documents import (
+    cascade_document,
     entry_document,
     evaluation_document,
     targeting_key,
@@ -186,17 +190,25 @@ class DatabaseBackend:
     def cascade(self) -> Document:
         """Return the ordered model ids."""
         with self._door.reading() as connection:
-            return _cascade(read_cascade(connection))
+            return cascade_document(read_cascade(connection))
 
     def set_cascade(self, models: Sequence[str], *, reason: str | None, revision: int | None) -> Document:
         """Set the ordered model ids."""
         with _documented():
             allowed = self._settings.upstreams.allow_paid
-            return _cascade(
+            return cascade_document(
                 set_cascade(
                     self._door, list(models), actor=self._actor, reason=reason, seen=revision, allow_paid=allowed
                 )
             )
+
+    def lift_model(self, model: str, *, reason: str | None) -> Document:
+        """Put a model that is out back into the live order."""
+        return cascade_document(lift(self._door, model, actor=self._actor, reason=reason))
+
+    def reset_breakers(self, which: str | None, *, reason: str | None) -> Document:
+        """Ask the running servers, by the ledger, to reset one thing or (None) everything."""
+        return {"reset": reset_breakers(self._door, which, actor=self._actor, reason=reason)}
 
     def evaluate(self, flag: str, context: Mapping[str, Any]) -> Document:
         """Decide for an evaluation context, as a process with this environment would."""
@@ -268,10 +280,6 @@ class DatabaseBackend:
             return read_snapshot(connection).installation
 
 
-def _cascade(cascade: Cascade) -> Document:
-    return {"models": list(cascade.models), "revision": cascade.revision}
-
-
 def _reach(flag: Flag, fields: FlagFields) -> int:
     enabled = flag.enabled if fields.enabled is None else fields.enabled
     share = flag.share if fields.share is None else fields.share
@@ -287,5 +295,5 @@ def _documented() -> Iterator[None]:
         if isinstance(error.current, Flag):
             error.current = flag_document(error.current)
         elif isinstance(error.current, Cascade):
-            error.current = _cascade(error.current)
+            error.current = cascade_document(error.current)
         raise

@@ -6,21 +6,24 @@ import asyncio
 import contextlib
 import errno
 import logging
+import pathlib
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final
 
 from rollout.control.installation import SYSTEM, set_cascade
+from rollout.control.models import quarantine, watch_models
 from rollout.domain.cascade import ListedModel, propose_cascade
 from rollout.domain.errors import RolloutError
+from rollout.domain.flag import Path
 from rollout.domain.identity import MAX_REASON
 from rollout.domain.ledger import unseal
 from rollout.gateway.child import Child
 from rollout.gateway.place import port_is_free
 from rollout.gateway.supervise import Supervisor
 from rollout.gateway.watch import ExternalGateway
+from rollout.resilience.gate import Gate
 from rollout.settings import Settings
 from rollout.store.door import Door
 from rollout.store.flags import read_cascade
@@ -82,6 +85,44 @@ def first_cascade(door: Door, models: tuple[ListedModel, ...]) -> None:
         log.warning("the first cascade was not set: %s", error.message)
 
 
+class ModelLists:
+    """Hears each list of models the upstream gives: the first cascade, models that are gone, models that cost.
+
+    Called from one thread at a time, never from the event loop: it writes to the database.
+    """
+
+    def __init__(self, door: Door, gate: Gate, *, allow_paid: bool) -> None:
+        self._door = door
+        self._gate = gate
+        self._allow_paid = allow_paid
+        self._missing: frozenset[str] = frozenset()
+
+    def heard(self, models: tuple[ListedModel, ...]) -> None:
+        """Take over what a list says."""
+        try:
+            first_cascade(self._door, models)
+            if not self._allow_paid:
+                self._gate.not_free(model.id for model in models if not model.free)
+            self._missing = watch_models(self._door, models, self._missing, allow_paid=self._allow_paid)
+        except RolloutError as error:
+            log.warning("the upstream's list of models was not followed: %s", error.message)
+
+
+def quarantining(door: Door, loop: asyncio.AbstractEventLoop) -> Callable[[str, float, Path], None]:
+    """Return what the completions endpoint calls, on the loop, when an answer cost money: put it on record."""
+
+    def record(model: str, cost: float, path: Path) -> None:
+        try:
+            quarantine(door, model, cost, path)
+        except RolloutError as error:
+            log.error("%s cost money and is no longer asked here, but is not on record: %s", model, error.message)  # noqa: TRY400
+
+    def on_cost(model: str, cost: float, path: Path) -> None:
+        loop.run_in_executor(None, record, model, cost, path)
+
+    return on_cost
+
+
 def configure(gateway: Supervisor | ExternalGateway, cascade: tuple[str, ...]) -> None:
     """Tell the gateway the cascade its other clients walk down."""
     try:
@@ -97,7 +138,7 @@ def say_why_it_ended(task: asyncio.Task[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def simulator(folder: Path, environ: Mapping[str, str], *, port: int) -> AsyncIterator[str]:
+async def simulator(folder: pathlib.Path, environ: Mapping[str, str], *, port: int) -> AsyncIterator[str]:
     """Run the bundled simulator as a process of its own, on `port` where that is free; yields its base URL."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from rollout.cli.backend import backend_of
 from rollout.cli.frame import REVISION, Document, Group, reason_option, show
-from rollout.cli.words import on_one_line
+from rollout.cli.words import on_one_line, when
 
 
 @click.group(cls=Group)
@@ -17,15 +19,41 @@ def cascade() -> None:
 def _words(found: Document) -> list[str]:
     if not found["models"]:
         return ["the cascade is empty: set it with `rollout cascade set MODEL...`"]
-    numbered = [f"{place:>3}  {on_one_line(model)}" for place, model in enumerate(found["models"], 1)]
-    return [*numbered, f"revision {found['revision']}"]
+    out, now = found.get("out") or {}, datetime.now(UTC)
+    lines, place = [], 0
+    for model in found["models"]:
+        place += model not in out
+        lines.append(on_one_line(f"{'OUT' if model in out else place:>3}  {model}"))
+        if model in out:
+            lines.append(f"     {_why_out(out[model], now)}")
+    elsewhere = [model for model in out if model not in found["models"]]
+    lines += [on_one_line(f"not in the cascade, and out: {model}: {out[model]['detail']}") for model in elsewhere]
+    if out:
+        lines.append("a person brings a model back: `rollout cascade lift MODEL`")
+    if not place:
+        lines.append(click.style("no model is asked: every one of the cascade is out", fg="red", bold=True))
+    return [*lines, f"revision {found['revision']}"]
+
+
+def _why_out(out: Document, now: datetime) -> str:
+    return on_one_line(f"{out['detail']}, {when(out['at'], now)}")
 
 
 @cascade.command("show")
 @click.pass_context
 def show_cascade(context: click.Context) -> None:
-    """Show the models in order."""
+    """Show the models in order, and those that are out with the reason."""
     found = backend_of(context).cascade()
+    show(context, found, lambda: _words(found))
+
+
+@cascade.command("lift")
+@click.argument("model")
+@reason_option
+@click.pass_context
+def lift_model(context: click.Context, model: str, reason: str | None) -> None:
+    """Put a model that is out back into the live order."""
+    found = backend_of(context).lift_model(model, reason=reason)
     show(context, found, lambda: _words(found))
 
 
@@ -35,6 +63,6 @@ def show_cascade(context: click.Context) -> None:
 @reason_option
 @click.pass_context
 def set_cascade(context: click.Context, models: tuple[str, ...], revision: int | None, reason: str | None) -> None:
-    """Set the models in order, such as author/name:free."""
+    """Set the models in order, such as author/name:free; those that are out stay out."""
     found = backend_of(context).set_cascade(models, reason=reason, revision=revision)
     show(context, found, lambda: _words(found))

@@ -13,6 +13,7 @@ from rollout.cli.gateway import on_disk
 from rollout.cli.server import address_of, ask
 from rollout.client.environment import read_overrides
 from rollout.client.killfile import KillFile
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import RolloutError
 from rollout.domain.share import percentage_text
 from rollout.gateway.pin import PYTHON_FLOOR, why_python_refused
@@ -114,11 +115,11 @@ def check_database(settings: Settings, now: datetime) -> tuple[list[Finding], Se
             found = [Finding("database", Level.OK, f"{where} answers, schema {status.newest}")]
             with Door(engine).reading() as connection:
                 held = verify_ledger(connection)
-                cascade = read_cascade(connection).models
+                cascade = read_cascade(connection)
                 if held.first_break is not None:
                     first = held.first_break
                     said = f"broken at revision {first.revision}: {first.why}; restore a backup from before"
-                    return [*found, Finding("ledger", Level.FAIL, said)], cascade
+                    return [*found, Finding("ledger", Level.FAIL, said)], cascade.live
                 if held.entries == 0:
                     said = "no installation yet; `rollout up` or `rollout db upgrade` makes it"
                     return [*found, Finding("ledger", Level.WARN, said)], None
@@ -130,7 +131,19 @@ def check_database(settings: Settings, now: datetime) -> tuple[list[Finding], Se
         when = last[0].at.isoformat(timespec="seconds")
         said = f"the last ledger entry is from {when}, this machine says {now:%Y-%m-%dT%H:%M:%S}Z; set the clock"
         found.append(Finding("clock", Level.WARN, said))
-    return found, cascade
+    return [*found, *_models_out(cascade)], cascade.live
+
+
+def _models_out(cascade: Cascade) -> list[Finding]:
+    return [
+        Finding(
+            "cascade",
+            Level.FAIL if model in cascade.quarantined else Level.WARN,
+            f"{model} is out: {out.detail}; put another in its place, or `rollout cascade lift`",
+        )
+        for model, out in cascade.out.items()
+        if model in cascade.models or model in cascade.quarantined
+    ]
 
 
 def check_ports(settings: Settings, server: Mapping[str, Any] | None) -> list[Finding]:

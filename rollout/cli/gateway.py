@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from rollout.cli.backend import backend_of, open_backend
-from rollout.cli.frame import Document, Group, as_json, environ_of, note, settings_of, show
+from rollout.cli.backend import Backend, backend_of, open_backend
+from rollout.cli.frame import Document, Group, as_json, environ_of, note, reason_option, settings_of, show
 from rollout.cli.server import address_of, ask
-from rollout.cli.words import on_one_line
+from rollout.cli.words import exact, on_one_line
 from rollout.domain.errors import InvalidRequest, RolloutError
 from rollout.resources import resource
 from rollout.settings import Settings
@@ -41,7 +41,7 @@ def config(context: click.Context) -> None:
     """Print the LiteLLM configuration for this installation's cascade; it holds no secret."""
     from rollout.gateway.config import gateway_config, render
 
-    upstreams, cascade = settings_of(context).upstreams, backend_of(context).cascade()["models"]
+    upstreams, cascade = settings_of(context).upstreams, _live(backend_of(context))
     try:
         made = gateway_config(
             cascade,
@@ -52,7 +52,7 @@ def config(context: click.Context) -> None:
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
     if not cascade:
-        note("the cascade is empty, so there are no aliases; set it with `rollout cascade set`")
+        note("no model is asked, so there are no aliases; see `rollout cascade show`")
     show(context, made, lambda: [render(made).removesuffix("\n")])
 
 
@@ -65,9 +65,15 @@ def run(context: click.Context, environment: Path | None) -> None:
     if not settings.litellm_is_ours:
         raise InvalidRequest("LITELLM_BASE_URL names somebody else's gateway; unset it to run one here")
     with open_backend(settings, environ_of(context)) as backend:
-        cascade = tuple(backend.cascade()["models"])
+        cascade = tuple(_live(backend))
     if asyncio.run(_supervise(context, settings, environment, cascade)):
         note("the gateway was stopped")
+
+
+def _live(backend: Backend) -> list[str]:
+    found = backend.cascade()
+    # a server of an older version knows of no difference
+    return list(found["live"] if "live" in found else found["models"])
 
 
 async def _supervise(
@@ -179,6 +185,25 @@ def status(context: click.Context, environment: Path | None) -> None:
     show(context, {"source": "disk", **disk}, lambda: _disk_words(disk))
 
 
+@gateway.command("reset")
+@click.argument("which", required=False)
+@reason_option
+@click.pass_context
+def reset(context: click.Context, which: str | None, reason: str | None) -> None:
+    """Close open breakers and forget a remembered daily cap.
+
+    WHICH is a path (litellm, openrouter), a model, path/model, or quota; everything where it is left out.
+    """
+    found = backend_of(context).reset_breakers(which, reason=reason)
+    show(context, found, lambda: [_reset_words(found["reset"])])
+
+
+def _reset_words(done: list[str] | None) -> str:
+    if done is None:
+        return "written down: a running server of this database resets it within a moment"
+    return on_one_line(f"reset: {', '.join(done)}") if done else "nothing had to be reset"
+
+
 def on_disk(settings: Settings, environment: Path | None = None) -> Document:
     """Return what this machine shows of the gateway while no server runs; nothing is started or asked."""
     from rollout.gateway.install import STAMP, is_installed
@@ -204,8 +229,25 @@ def _server_words(answer: Document) -> list[str]:
     lines = [f"gateway: {state.get('phase')}: {state.get('detail')}"]
     lines.append(f"upstream: {upstream.get('phase')}: {upstream.get('detail')}")
     lines += [f"model {model}: {listing}" for model, listing in (answer.get("models") or {}).items()]
+    lines += [f"breaker {_breaker_words(each)}" for each in answer.get("breakers") or () if each["state"] != "closed"]
+    if answer.get("quota"):
+        lines.append(f"quota: {_quota_words(answer['quota'])}")
     lines += [f"in the way of raising the share: {problem}" for problem in answer.get("preflight") or ()]
     return [on_one_line(line) for line in lines]
+
+
+def _breaker_words(each: Document) -> str:
+    what = f"{each['path']}/{each['model']}" if each["model"] else f"{each['path']}, every model"
+    wait = each["opens_in_seconds"] or 0
+    soon = f"tries again in {wait:.0f} s" if wait else "the next request tries it"
+    return f"{what}: {each['state'].replace('_', '-')} ({each['why'] or 'no reason said'}); {soon}"
+
+
+def _quota_words(quota: Document) -> str:
+    day = "no daily limit known" if quota["per_day"] is None else f"{quota['left_today']} of {quota['per_day']} left"
+    capped = f"; NOTHING IS SENT until {exact(quota['blocked_until'])}" if quota["blocked_until"] else ""
+    minute = f"{quota['used_this_minute']} of {quota['per_minute'] or 'any number'} this minute"
+    return f"{quota['used_today']} used today, {day}, {minute}; resets {exact(quota['resets_at'])}{capped}"
 
 
 def _disk_words(disk: Document) -> list[str]:

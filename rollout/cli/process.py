@@ -25,10 +25,19 @@ from typing import Final, TextIO
 
 import uvicorn
 
-from rollout.cli.beside import CannotStart, configure, first_cascade, listening, say_why_it_ended, simulator
+from rollout.cli.beside import (
+    CannotStart,
+    ModelLists,
+    configure,
+    listening,
+    quarantining,
+    say_why_it_ended,
+    simulator,
+)
 from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
+from rollout.client.quota_file import QuotaFile
 from rollout.control.access import invite
 from rollout.control.installation import SYSTEM, establish
 from rollout.dispatch.endpoint import CompletionsApp
@@ -46,6 +55,8 @@ from rollout.gateway.watch import ExternalGateway
 from rollout.http.app import assemble
 from rollout.http.plane import Plane
 from rollout.logs import set_up_logging
+from rollout.resilience.gate import Gate
+from rollout.resilience.quota import QuotaLimits
 from rollout.resources import resource
 from rollout.settings import Settings, Upstreams
 from rollout.store.door import Door
@@ -114,16 +125,26 @@ class Server:
     async def _serve(self, door: Door, upstreams: Upstreams, listener: socket.socket) -> int:
         settings = self._settings
         gateway = self._gateway(upstreams)
+        gate = self._gate(upstreams)
+        lists = ModelLists(door, gate, allow_paid=upstreams.allow_paid)
         loop = asyncio.get_running_loop()
 
         def on_models(models: tuple[ListedModel, ...]) -> None:
-            loop.run_in_executor(None, first_cascade, door, models)
+            loop.run_in_executor(None, lists.heard, models)
+
+        def on_key(used: int | None, limit: int | None) -> None:
+            # a limit that was set by hand stands
+            gate.told_of_use(used=used or 0, per_day=limit if upstreams.free_requests_per_day is None else None)
 
         def follow(snapshot: Snapshot) -> None:
             loop.call_soon_threadsafe(configure, gateway, snapshot.cascade)
 
         upstream = UpstreamWatch(
-            upstreams.openrouter_url, upstreams.openrouter_key, simulated=self._simulated, on_models=on_models
+            upstreams.openrouter_url,
+            upstreams.openrouter_key,
+            simulated=self._simulated,
+            on_models=on_models,
+            on_key=on_key,
         )
         holder = Holder(
             read_overrides(self._environ),
@@ -133,11 +154,17 @@ class Server:
         )
         for problem in holder.problems:
             log.warning("%s", problem)
-        plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state)
+        plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state, gate=gate)
         plane.start()
         sender = make_async_sender()
         completions = CompletionsApp(
-            _Deciding(holder), lambda: upstreams, plane.may_send, simulated=self._simulated, sender=sender
+            _Deciding(holder),
+            lambda: upstreams,
+            plane.may_send,
+            simulated=self._simulated,
+            sender=sender,
+            gate=gate,
+            on_cost=quarantining(door, loop),
         )
         server = _Uvicorn(
             uvicorn.Config(
@@ -196,6 +223,19 @@ class Server:
             sleep=asyncio.sleep,
             random=random.random,
             on_change=_Phases().heard,
+        )
+
+    def _gate(self, upstreams: Upstreams) -> Gate:
+        """Make what guards the account: this process owns its quota."""
+        record = QuotaFile(self._settings.data_dir / "quota.json")
+        limits = QuotaLimits(upstreams.free_requests_per_minute, upstreams.free_requests_per_day)
+        return Gate(
+            QuotaLimits(0, 0) if self._simulated else limits,  # the simulator has no quota of ours
+            clock=time.monotonic,
+            wall=time.time,
+            chance=random.random,
+            record=None if self._simulated else record.load(),
+            store=None if self._simulated else record,
         )
 
     def _check_gateway_port(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rollout.control.flags import flag_state
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import StaleChange
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, Flag
 from rollout.domain.identity import check_cascade, check_reason
 from rollout.domain.ledger import Action
 from rollout.store.door import Door
-from rollout.store.flags import Cascade, insert_flag, put_cascade, read_cascade
+from rollout.store.flags import insert_flag, put_cascade, read_cascade
 from rollout.store.installation import insert_installation
 
 SYSTEM = "rollout"
@@ -54,7 +56,7 @@ def set_cascade(
     seen: int | None = None,
     allow_paid: bool = False,
 ) -> Cascade:
-    """Set the ordered list of model ids.
+    """Set the ordered list of model ids. Models that are out stay out, wherever they stand in it.
 
     Args:
         door: the database.
@@ -90,4 +92,4 @@ def set_cascade(
             reason=reason,
         )
         put_cascade(writing, wanted, entry.revision)
-        return Cascade(wanted, entry.revision)
+        return replace(before, models=wanted, revision=entry.revision)

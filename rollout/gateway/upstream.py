@@ -18,7 +18,7 @@ import httpx
 
 from rollout.domain.cascade import ListedModel
 from rollout.domain.errors import InvalidRequest
-from rollout.wire.models import decode_models
+from rollout.wire.models import DailyUse, decode_key, decode_models
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,11 @@ class UpstreamPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamState:
-    """The upstream at one moment; holds no secret. `checked_at` is in seconds since the epoch."""
+    """The upstream at one moment; holds no secret. `checked_at` is in seconds since the epoch.
+
+    `daily_used` and `daily_limit` are the account's free requests as the upstream counts them: None where it does
+    not say, a limit of 0 where there is none.
+    """
 
     base_url: str
     simulated: bool
@@ -48,12 +52,15 @@ class UpstreamState:
     detail: str = "not asked yet"
     models: tuple[ListedModel, ...] = ()
     checked_at: float | None = None
+    daily_used: int | None = None
+    daily_limit: int | None = None
 
 
 class UpstreamWatch:
     """Asks the upstream every few minutes, every few seconds while it does not answer.
 
-    `on_models` hears each model list that was read.
+    `on_models` hears each model list that was read, `on_key(used, limit)` what the upstream counts of today's free
+    requests each time it says so; see `UpstreamState`.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class UpstreamWatch:
         *,
         simulated: bool,
         on_models: Callable[[tuple[ListedModel, ...]], None] = lambda _: None,
+        on_key: Callable[[int | None, int | None], None] = lambda _used, _limit: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -70,6 +78,7 @@ class UpstreamWatch:
         self._url = base_url
         self._key = key
         self._on_models = on_models
+        self._on_key = on_key
         self._clock = clock
         self._sleep = sleep
         self._transport = transport
@@ -95,7 +104,7 @@ class UpstreamWatch:
             listing = await http.get(f"{self._url}/models")
             listing.raise_for_status()
             models = decode_models(listing.content)
-            phase, detail = await self._check_key(http)
+            phase, detail, daily = await self._check_key(http)
         except httpx.HTTPStatusError as error:
             self._found(UpstreamPhase.UNREACHABLE, f"the upstream's model list answered {error.response.status_code}")
         except (httpx.InvalidURL, UnicodeError):  # the second: a host name that is no IDNA
@@ -105,27 +114,45 @@ class UpstreamWatch:
         except InvalidRequest as error:
             self._found(UpstreamPhase.UNREACHABLE, error.message)
         else:
-            self._found(phase, detail, models)
-            try:
-                self._on_models(models)
-            except Exception:
-                log.exception("what hears the model lists raised; the upstream is asked again all the same")
+            self._found(phase, detail, models, daily)
+            self._tell(models, daily)
         return self._state
 
-    async def _check_key(self, http: httpx.AsyncClient) -> tuple[UpstreamPhase, str]:
+    def _tell(self, models: tuple[ListedModel, ...], daily: DailyUse) -> None:
+        try:
+            self._on_models(models)
+        except Exception:
+            log.exception("what hears the model lists raised; the upstream is asked again all the same")
+        if daily == DailyUse():
+            return
+        try:
+            self._on_key(daily.used, daily.limit)
+        except Exception:
+            log.exception("what hears the free requests raised; the upstream is asked again all the same")
+
+    async def _check_key(self, http: httpx.AsyncClient) -> tuple[UpstreamPhase, str, DailyUse]:
+        unsaid = DailyUse()
         if self._key is None:
-            return UpstreamPhase.KEY_MISSING, "no key: set OPENROUTER_API_KEY and start again"
+            return UpstreamPhase.KEY_MISSING, "no key: set OPENROUTER_API_KEY and start again", unsaid
         if not all("!" <= character <= "~" for character in self._key):
-            return UpstreamPhase.KEY_REFUSED, "our key holds characters no key has: check OPENROUTER_API_KEY"
+            said = "our key holds characters no key has: check OPENROUTER_API_KEY"
+            return UpstreamPhase.KEY_REFUSED, said, unsaid
         answer = await http.get(f"{self._url}/key", headers={"Authorization": f"Bearer {self._key}"})
         if answer.status_code in KEY_REFUSED:
-            return UpstreamPhase.KEY_REFUSED, "the upstream refuses our key: check OPENROUTER_API_KEY"
+            return UpstreamPhase.KEY_REFUSED, "the upstream refuses our key: check OPENROUTER_API_KEY", unsaid
         if not answer.is_success:
             # other services than OpenRouter have no such route; only a refusal is proof against the key
-            return UpstreamPhase.OK, f"answers; whether it takes our key it did not say ({answer.status_code})"
-        return UpstreamPhase.OK, "answers and takes our key"
+            said = f"answers; whether it takes our key it did not say ({answer.status_code})"
+            return UpstreamPhase.OK, said, unsaid
+        return UpstreamPhase.OK, "answers and takes our key", decode_key(answer.content)
 
-    def _found(self, phase: UpstreamPhase, detail: str, models: tuple[ListedModel, ...] | None = None) -> None:
+    def _found(
+        self,
+        phase: UpstreamPhase,
+        detail: str,
+        models: tuple[ListedModel, ...] | None = None,
+        daily: DailyUse | None = None,
+    ) -> None:
         if phase is not self._state.phase:
             log.info("upstream %s: %s", phase, detail)
         self._state = replace(
@@ -134,6 +161,8 @@ class UpstreamWatch:
             detail=detail,
             models=self._state.models if models is None else models,
             checked_at=self._clock(),
+            daily_used=self._state.daily_used if daily is None else daily.used,
+            daily_limit=self._state.daily_limit if daily is None else daily.limit,
         )
 
 

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from rollout.domain.errors import RolloutError
 from rollout.http import health, pages, problems
-from rollout.http.api import access, audit, evaluation, flags
+from rollout.http.api import access, audit, evaluation, flags, models
 from rollout.http.auth import Viewer
 from rollout.http.plane import Plane
 from rollout.http.security import App, BrowserRules, HostCheck, Receive, Scope, Send, allowed_hosts
@@ -21,7 +21,7 @@ def create_app(plane: Plane) -> FastAPI:
     """Make the control plane's application, without the layers that `assemble` puts around it."""
     app = FastAPI(title="rollout", version=health.VERSION, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.plane = plane
-    for part in (flags, audit, evaluation, access, health):
+    for part in (flags, models, audit, evaluation, access, health):
         app.include_router(part.router)
     app.include_router(pages.router, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=resource("static")), name="static")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -14,10 +15,14 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from rollout.client.holder import Holder
+from rollout.domain.cascade import Cascade, OutReason, ends_soon
 from rollout.domain.flag import MAIN_FLAG
+from rollout.domain.ledger import instant
 from rollout.gateway.state import GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.auth import ThePlane
+from rollout.resilience.gate import BreakerLine
+from rollout.resilience.quota import QuotaStatus
 
 router = APIRouter(tags=["health"])
 
@@ -71,12 +76,16 @@ async def health(plane: ThePlane) -> dict[str, Any]:
 
 @router.get("/health/providers")
 async def providers(plane: ThePlane) -> dict[str, Any]:
-    """Say how the gateway, the upstream and each model of the cascade are."""
+    """Say how the gateway, the upstream, each model of the cascade, the breakers and the quota are."""
     gateway, upstream = plane.gateway(), plane.upstream()
+    cascade, status = plane.published.cascade, plane.gate.status() if plane.gate else None
     return {
         "gateway": gateway_document(gateway),
         "upstream": upstream_document(upstream),
-        "models": {model: _listing(model, upstream) for model in plane.published.cascade.models},
+        "models": {model: _model_word(model, cascade, upstream, plane.now()) for model in cascade.models},
+        "quarantined": sorted(cascade.quarantined.union(status.quarantined if status else ())),
+        "breakers": [_breaker_document(line) for line in status.breakers] if status else [],
+        "quota": _quota_document(status.quota) if status else None,
         "preflight": list(plane.preflight()),
     }
 
@@ -101,11 +110,43 @@ def upstream_document(state: UpstreamState) -> dict[str, Any]:
     }
 
 
-def _listing(model: str, upstream: UpstreamState) -> str:
+_OUT: Final = {OutReason.WITHDRAWN: "withdrawn", OutReason.NOT_FREE: "no longer free", OutReason.COST: "quarantined"}
+
+
+def _model_word(model: str, cascade: Cascade, upstream: UpstreamState, now: datetime) -> str:
+    if (out := cascade.out.get(model)) is not None:
+        return _OUT[out.why]
     if upstream.phase is UpstreamPhase.UNKNOWN or not upstream.models:
         return "unknown"
-    listed = {known.id: known.free for known in upstream.models}
-    return "not listed" if model not in listed else "free" if listed[model] else "not free"
+    listed = next((known for known in upstream.models if known.id == model), None)
+    if listed is None or not listed.free:
+        return "not listed" if listed is None else "not free"
+    last = ends_soon(listed, now)
+    return f"free until {last}" if last else "free"
+
+
+def _breaker_document(line: BreakerLine) -> dict[str, Any]:
+    status = line.status
+    return {
+        "path": str(line.path),
+        "model": line.model,
+        "state": str(status.state),
+        "opens_in_seconds": None if status.opens_in is None else round(status.opens_in, 1),
+        "failures": status.failures,
+        "why": status.why,
+    }
+
+
+def _quota_document(quota: QuotaStatus) -> dict[str, Any]:
+    return {
+        **asdict(quota),
+        "resets_at": _written(quota.resets_at),
+        "blocked_until": None if quota.blocked_until is None else _written(quota.blocked_until),
+    }
+
+
+def _written(seconds: float) -> str:
+    return instant(datetime.fromtimestamp(seconds, UTC))
 
 
 def _killed(holder: Holder) -> bool:

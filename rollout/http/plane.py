@@ -11,19 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout.client.holder import Holder
+from rollout.control.breakers import reset_breakers
 from rollout.domain.access import AccessToken, hash_secret
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import StoreUnreachable
+from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
+from rollout.resilience.gate import Gate
 from rollout.settings import Settings
 from rollout.store.access import tokens_by_hash
 from rollout.store.door import Door
-from rollout.store.flags import Cascade, read_cascade, read_snapshot
+from rollout.store.engine import Connection
+from rollout.store.flags import read_cascade, read_snapshot
+from rollout.store.ledger import AuditFilter, list_entries
 from rollout.store.watch import LedgerWatch
 from rollout.wire.snapshot import encode
 
 log = logging.getLogger(__name__)
+
+_RESETS = 20
+"""So many resets are made good by a process that missed them; more would change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class Plane:
         holder: what this process evaluates with; it is fed from the database.
         gateway: returns the gateway's state.
         upstream: returns the upstream's state.
+        gate: the breakers and the quota of what this process sends, None where it sends nothing.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Plane:
         *,
         gateway: Callable[[], GatewayState],
         upstream: Callable[[], UpstreamState],
+        gate: Gate | None = None,
     ) -> None:
         self._door = door
         self._file = _file_of(door)
@@ -67,6 +78,8 @@ class Plane:
         self.holder = holder
         self.gateway = gateway
         self.upstream = upstream
+        self.gate = gate
+        self._resets_made: set[int] = set()
         self.started_at = time.time()
         self._unreachable: str | None = None
         self.published = Published()
@@ -107,8 +120,9 @@ class Plane:
                 snapshot = read_snapshot(connection)
                 # before anything else is read that could fail: a kill must not wait for it
                 self.holder.replace(snapshot, confirmed_at=time.time())
-                tokens = tokens_by_hash(connection)
                 cascade = read_cascade(connection)
+                self._tell_gate(connection, cascade)
+                tokens = tokens_by_hash(connection)
             self.published = Published(
                 snapshot=encode(snapshot),
                 etag=snapshot.etag,
@@ -117,6 +131,56 @@ class Plane:
                 tokens=tokens,
                 cascade=cascade,
             )
+
+    def reset_breakers(self, which: str | None, *, actor: str, reason: str | None) -> list[str]:
+        """Reset breakers and forget remembered caps, here and (by the ledger) in every other process.
+
+        Args:
+            which: a path, a model, `path/model`, or `quota`; None for everything.
+            actor: who.
+            reason: why.
+
+        Returns:
+            What had to be reset here.
+
+        Raises:
+            InvalidValue: `which` names nothing that could have a breaker, or the reason cannot be stored.
+        """
+        gate = self.gate
+        noted: list[int] = []
+
+        def reset(which: str | None, revision: int) -> list[str]:
+            self._resets_made.add(revision)  # so that the ledger's entry is not followed once more
+            noted.append(revision)
+            return [] if gate is None else gate.reset(which)
+
+        try:
+            done = reset_breakers(self.door, which, actor=actor, reason=reason, reset=reset)
+        except BaseException:
+            self._resets_made.difference_update(noted)  # the entry of that revision will be another's
+            raise
+        self.refresh()
+        return done or []
+
+    def _tell_gate(self, connection: Connection, cascade: Cascade) -> None:
+        """Let the gate follow what was decided elsewhere: quarantines, their end, and resets."""
+        gate, before = self.gate, self.published
+        if gate is None:
+            return
+        for model in cascade.quarantined - before.cascade.quarantined:
+            gate.charged(model)
+        # only what was lifted: a model the gate knows of and the ledger not yet is on its way there
+        gate.forgive(before.cascade.quarantined - cascade.quarantined)
+        if not before.installation:
+            return  # what was reset before this process began is none of its breakers
+        wanted = AuditFilter(action=Action.BREAKERS_RESET)
+        for entry in reversed(list_entries(connection, wanted, after=before.revision, limit=_RESETS)):
+            if entry.revision in self._resets_made:
+                self._resets_made.discard(entry.revision)
+            elif isinstance(entry.after, Mapping):
+                which = entry.after.get("which")
+                done = gate.reset(which if isinstance(which, str) else None)
+                log.info("reset by %s: %s", entry.actor, ", ".join(done) or "nothing had to be")
 
     def token_of(self, secret: str) -> AccessToken | None:
         """Return the access token a secret belongs to, None where there is none that holds."""
@@ -135,8 +199,11 @@ class Plane:
             problems.append(f"the gateway is not healthy ({gateway.detail})")
         if upstream.phase in {UpstreamPhase.UNREACHABLE, UpstreamPhase.KEY_MISSING, UpstreamPhase.KEY_REFUSED}:
             problems.append(f"the upstream is not usable ({upstream.detail})")
-        if not self.published.cascade.models:
+        cascade = self.published.cascade
+        if not cascade.models:
             problems.append("the cascade is empty; set it with `rollout cascade set`")
+        elif not cascade.live:
+            problems.append("every model of the cascade is out; lift one, or set others with `rollout cascade set`")
         return tuple(problems)
 
     def now(self) -> datetime:

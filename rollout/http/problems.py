@@ -12,8 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from rollout.domain import errors
+from rollout.domain.cascade import Cascade
 from rollout.domain.flag import Flag
-from rollout.store.flags import Cascade
+from rollout.wire.documents import cascade_document
 from rollout.wire.snapshot import flag_document
 
 STATUS: Final[tuple[tuple[type[errors.RolloutError], int, str], ...]] = (
@@ -79,7 +80,7 @@ def current_document(current: object) -> object:
     if isinstance(current, Flag):
         return flag_document(current)
     if isinstance(current, Cascade):
-        return {"models": list(current.models), "revision": current.revision}
+        return cascade_document(current)
     return None
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from rollout.domain.cascade import Cascade, ModelOut, OutReason
 from rollout.domain.errors import InvalidValue, NotFound, StoreFailed
 from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
 from rollout.domain.identity import check_cascade
@@ -22,14 +23,6 @@ from rollout.store.ledger import read_head
 log = logging.getLogger(__name__)
 
 _Row = Row[tuple[object, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Cascade:
-    """The installation's ordered model ids; revision 0 and no models before it was first set."""
-
-    models: tuple[str, ...]
-    revision: int
 
 
 def read_flag(connection: Connection, key: str) -> Flag:
@@ -53,16 +46,17 @@ def read_flags(connection: Connection) -> dict[str, Flag]:
 
 
 def read_cascade(connection: Connection) -> Cascade:
-    """Return the cascade."""
+    """Return the cascade, with the models that are out of its live order."""
+    out = _models_out(connection)
     row = connection.execute(select(tables.cascade)).one_or_none()
     if row is None:
-        return Cascade((), 0)
+        return Cascade((), 0, out)
     try:
-        return Cascade(check_cascade(json.loads(row.models), allow_paid=True), row.revision)
+        return Cascade(check_cascade(json.loads(row.models), allow_paid=True), row.revision, out)
     except (ValueError, TypeError, InvalidValue):
         # written around the door: nothing of it is used, and a kill in the same snapshot still arrives
         log.error("the stored cascade cannot be read; set it anew with `rollout cascade set`")  # noqa: TRY400
-        return Cascade((), row.revision)
+        return Cascade((), row.revision, out)
 
 
 def read_snapshot(connection: Connection) -> Snapshot:
@@ -76,7 +70,7 @@ def read_snapshot(connection: Connection) -> Snapshot:
             flags[row.key] = _flag(row, overrides.get(row.key, ()))
         except StoreFailed as error:
             flags[row.key] = BrokenFlag(row.key, error.message)
-    return Snapshot(installation, head.revision, head.digest, flags, read_cascade(connection).models)
+    return Snapshot(installation, head.revision, head.digest, flags, read_cascade(connection).live)
 
 
 def insert_flag(writing: Writing, flag: Flag) -> None:
@@ -114,6 +108,34 @@ def put_cascade(writing: Writing, models: tuple[str, ...], revision: int) -> Non
     """Write the cascade, new or again."""
     writing.change(delete(tables.cascade))
     writing.change(insert(tables.cascade).values(one=1, models=json.dumps(models), revision=revision))
+
+
+def put_model_out(writing: Writing, model: str, out: ModelOut, revision: int) -> None:
+    """Write that a model is out, new or again."""
+    remove_model_out(writing, model)
+    writing.change(
+        insert(tables.models_out).values(
+            model=model, why=str(out.why), detail=out.detail, at=instant(out.at), revision=revision
+        )
+    )
+
+
+def remove_model_out(writing: Writing, model: str) -> None:
+    """Remove what says that a model is out, if it is there."""
+    writing.change(delete(tables.models_out).where(tables.models_out.c.model == model))
+
+
+def _models_out(connection: Connection) -> Mapping[str, ModelOut]:
+    rows = connection.execute(select(tables.models_out).order_by(tables.models_out.c.revision))
+    return {row.model: _model_out(row) for row in rows}
+
+
+def _model_out(row: _Row) -> ModelOut:
+    try:
+        return ModelOut(OutReason(row.why), row.detail, parse_instant(row.at))
+    except (ValueError, TypeError):
+        # written around the door: the model stays out all the same, until a person lifts it
+        return ModelOut(OutReason.WITHDRAWN, "the stored reason cannot be read", datetime.fromtimestamp(0, UTC))
 
 
 def _columns(flag: Flag) -> dict[str, object]:

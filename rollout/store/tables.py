@@ -93,6 +93,16 @@ cascade: Final = Table(
     Column("revision", Integer, ForeignKey("ledger.revision"), nullable=False),
 )
 
+models_out: Final = Table(
+    "models_out",
+    metadata,
+    Column("model", String(200), primary_key=True),
+    Column("why", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("revision", Integer, ForeignKey("ledger.revision"), nullable=False),
+)
+
 access_tokens: Final = Table(
     "access_tokens",
     metadata,

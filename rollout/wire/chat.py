@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 DONE: Final = b"[DONE]"
 """The data of the event that ends a stream."""
 
-_DELIVERING: Final = (
-    "content",
-    "tool_calls",
-    "function_call",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "refusal",
-    "audio",
-    "images",
-)
+_SERVING: Final = ("content", "tool_calls", "function_call", "refusal", "audio", "images")
+_DELIVERING: Final = (*_SERVING, "reasoning", "reasoning_content", "reasoning_details")
+
+
+class Usage(NamedTuple):
+    """What an answer says it used: tokens, and `cost` in US dollars; None where it does not say."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: float | None
 
 
 def parse_json(data: bytes) -> Any:
@@ -28,14 +27,22 @@ def parse_json(data: bytes) -> Any:
     Raises:
         ValueError: it is no UTF-8, no JSON, nested too deeply, or uses NaN or Infinity, which JSON has not.
     """
+    text = data.decode("utf-8").strip(_BLANKS)
     try:
-        return json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        document, end = _read(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if end != len(text):
+        raise json.JSONDecodeError("Extra data", text, end)
+    return document
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+_BLANKS: Final = " \t\n\r"
+_read: Final = json.JSONDecoder(parse_constant=_no_constant).raw_decode  # json.loads would build one for each document
 
 
 def dump_json(document: Any) -> bytes:
@@ -52,50 +59,109 @@ _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def error_in(document: Any) -> Mapping[str, Any] | None:
-    """Return the error that a document carries at its top level, None where there is none.
+    """Return the error that a parsed document carries at its top level, None where there is none.
 
     An error that is text alone is returned as an object with that message.
     """
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         return None
-    error = document.get("error")
-    if isinstance(error, Mapping):
-        return error
-    return {"message": str(error)} if error else None
+    return _as_error(document.get("error"))
+
+
+def _as_error(error: Any) -> Mapping[str, Any] | None:
+    if not error:
+        return None
+    return error if isinstance(error, dict) else {"message": str(error)}
 
 
 def is_completion(document: Any) -> bool:
-    """Say whether a document is an answer at all: an object with at least one choice."""
-    if not isinstance(document, Mapping):
-        return False
-    choices = document.get("choices")
+    """Say whether a parsed document is an answer at all: an object with at least one choice."""
+    choices = document.get("choices") if isinstance(document, dict) else None
     return isinstance(choices, list) and bool(choices)
 
 
-def delivers(chunk: Any) -> bool:
-    """Say whether a chunk of a stream brings the caller something: content, a tool call, reasoning, or an end.
+def choices_in(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of a parsed answer or chunk; what is no object is left out."""
+    choices = document.get("choices")
+    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
 
-    A chunk with nothing but a role is a sign of life, not progress.
+
+def error_of_choice(choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return why a choice failed, None where it did not; an empty object where nobody says why.
+
+    The gateway rewrites `finish_reason: "error"` to `stop`; the truth is then in `provider_specific_fields`.
     """
-    if not isinstance(chunk, Mapping):
+    if (error := choice.get("error")) or choice.get("finish_reason") == "error":
+        return _as_error(error) or {}
+    if choice.get("native_finish_reason") == "error":
+        return {}
+    for holder in (choice, choice.get("message"), choice.get("delta")):
+        fields = holder.get("provider_specific_fields") if isinstance(holder, dict) else None
+        if isinstance(fields, dict):
+            if error := fields.get("error"):
+                return _as_error(error)
+            if fields.get("native_finish_reason") == "error":
+                return {}
+    return None
+
+
+def serves(message: Any) -> bool:
+    """Say whether a message, or a delta, holds anything of an answer: text, a tool call, a refusal, audio, images.
+
+    White space is no text, and reasoning is no answer.
+    """
+    if not isinstance(message, dict):
         return False
-    choices = chunk.get("choices")
-    if not isinstance(choices, list):
-        return False
-    for choice in choices:
-        if not isinstance(choice, Mapping):
-            continue
-        delta = choice.get("delta")
-        if isinstance(delta, Mapping) and any(delta.get(name) for name in _DELIVERING):
-            return True
-        if choice.get("finish_reason") or choice.get("text"):
+    for name in _SERVING:
+        value = message.get(name)
+        if value and not (isinstance(value, str) and value.isspace()):
             return True
     return False
 
 
+def delivers(chunk: Any) -> bool:
+    """Say whether a chunk of a stream brings the caller something: content, a tool call, or reasoning.
+
+    A chunk with nothing but a role is a sign of life, not progress; nor is an end that nothing came before.
+    """
+    if not isinstance(chunk, dict):
+        return False
+    for choice in choices_in(chunk):
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            for name in _DELIVERING:
+                if delta.get(name):
+                    return True
+        if choice.get("text"):
+            return True
+    return False
+
+
+def usage_in(document: Any) -> Usage | None:
+    """Return what an answer, or a chunk, says it used; None where it says nothing."""
+    usage = document.get("usage") if isinstance(document, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), _amount(usage.get("cost")))
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _amount(value: Any) -> float | None:
+    # a price may be told as text, as the prices in the list of models are
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
 def served_model(document: Any) -> str | None:
     """Return the model that a document says answered, None where it does not say."""
-    model = document.get("model") if isinstance(document, Mapping) else None
+    model = document.get("model") if isinstance(document, dict) else None
     return model if isinstance(model, str) else None
 
 

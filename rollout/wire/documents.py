@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from rollout.domain.access import AccessToken
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.ledger import Entry, Verification, instant
@@ -64,6 +65,19 @@ def verification_document(found: Verification) -> dict[str, Any]:
         "entries": found.entries,
         "head": found.head,
         "first_break": None if first is None else {"revision": first.revision, "why": first.why},
+    }
+
+
+def cascade_document(cascade: Cascade) -> dict[str, Any]:
+    """Return a cascade in the API's shape: `models` as set, `live` as asked, and why the others are out."""
+    return {
+        "models": list(cascade.models),
+        "revision": cascade.revision,
+        "live": list(cascade.live),
+        "out": {
+            model: {"why": str(out.why), "detail": out.detail, "at": instant(out.at)}
+            for model, out in cascade.out.items()
+        },
     }
 
 

@@ -42,6 +42,8 @@ class EventParser:
         if b"\r" in data or self._after_cr:
             data = self._plain_newlines(data)
         buffer = self._buffer
+        if not buffer and not self._data and len(data) <= self._max_bytes and _is_one_event(data):
+            return [data[6:-2]]
         buffer += data
         events: list[bytes] = []
         start = 0
@@ -87,8 +89,36 @@ class EventParser:
             self._data.append(b"")
 
 
-def is_keep_alive(data: bytes) -> bool:
-    """Say whether a piece of a stream holds comments and blank lines only: signs of life, but no progress."""
-    if data[:1] not in (b":", b"\n", b"\r", b""):
-        return False
-    return all(not line or line.startswith(b":") for line in data.splitlines())
+def _is_one_event(data: bytes) -> bool:
+    """Say whether bytes are one whole event of one line, as almost every piece of a stream is."""
+    return data.startswith(b"data: ") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
+
+
+class WholeLines:
+    """Let bytes through up to their last whole line; the rest waits for its end.
+
+    Half a line is of no use to a reader, and where it is cut off there it would be taken for an event.
+    """
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may go on now."""
+        if not self._rest and data.endswith(b"\n"):
+            return data
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not end:
+            self._rest += data
+            return b""
+        whole = bytes(self._rest) + data[:end]
+        self._rest = bytearray(data[end:])
+        return whole
+
+    def end(self) -> bytes:
+        """Return what was left over."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        return rest

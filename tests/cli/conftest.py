@@ -28,6 +28,8 @@ from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.app import assemble
 from rollout.http.plane import Plane
+from rollout.resilience.gate import Gate
+from rollout.resilience.quota import QuotaLimits
 from rollout.settings import parse_settings
 from rollout.store.door import Door
 from rollout.store.engine import database_url, open_engine
@@ -86,6 +88,9 @@ class Server:
     door: Door
     notice: Callable[[], None] = lambda: None
     gateway: GatewayState = HEALTHY
+    gate: Gate = field(
+        default_factory=lambda: Gate(QuotaLimits(20, 50), clock=lambda: 100.0, wall=time.time, chance=lambda: 0.5)
+    )
     upstream: UpstreamState = field(
         default_factory=lambda: UpstreamState("http://127.0.0.1:1/api/v1", simulated=True, phase=UpstreamPhase.OK)
     )
@@ -111,7 +116,9 @@ def serving(port: int, environ: Mapping[str, str], listener: socket.socket) -> I
     engine = open_engine(database_url(settings.database_url, settings.data_dir))
     door = Door(engine)
     server = Server(port, door)
-    plane = Plane(door, settings, Holder(), gateway=lambda: server.gateway, upstream=lambda: server.upstream)
+    plane = Plane(
+        door, settings, Holder(), gateway=lambda: server.gateway, upstream=lambda: server.upstream, gate=server.gate
+    )
     server.notice = plane.refresh  # what its watch does within moments
     plane.start()
 

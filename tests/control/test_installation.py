@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from rollout.control.installation import SYSTEM, establish, set_cascade
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue, StaleChange
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT
 from rollout.domain.ledger import Action
 from rollout.store.door import Door
-from rollout.store.flags import Cascade, read_cascade, read_flag
+from rollout.store.flags import read_cascade, read_flag
 from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
 from tests.databases import Database
 

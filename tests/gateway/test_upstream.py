@@ -26,6 +26,9 @@ LISTED = (ListedModel("a/b:free", free=True, context_length=8),)
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
+FREE_REQUESTS = {"data": {"free_model_daily_requests": {"used": 7, "limit": 50, "remaining": 43}}}
+
+
 def _json(document: Any, status: int = 200) -> Answer:
     return lambda request: httpx.Response(status, json=document, request=request)
 
@@ -194,6 +197,32 @@ async def test_who_hears_the_lists_cannot_end_the_watch(caplog: pytest.LogCaptur
 
     watch = UpstreamWatch(URL, KEY, simulated=False, on_models=on_models)
     async with httpx.AsyncClient(transport=Upstream()) as http:
+        state = await watch.check(http)
+    assert state.phase is UpstreamPhase.OK
+    assert "asked again all the same" in caplog.text
+
+
+async def test_what_is_left_of_the_day_is_heard_and_kept_while_the_upstream_is_away() -> None:
+    heard: list[tuple[int | None, int | None]] = []
+    upstream = Upstream(key=_json(FREE_REQUESTS))
+    watch = UpstreamWatch(URL, KEY, simulated=False, on_key=lambda used, limit: heard.append((used, limit)))
+    async with httpx.AsyncClient(transport=upstream) as http:
+        state = await watch.check(http)
+        upstream.models = _raise(httpx.ConnectError)
+        away = await watch.check(http)
+        upstream.models, upstream.key = _json({"data": [MODEL]}), _json({}, 500)
+        unsaid = await watch.check(http)
+    assert (state.daily_used, state.daily_limit) == (away.daily_used, away.daily_limit) == (7, 50)
+    assert (unsaid.daily_used, unsaid.daily_limit) == (None, None)
+    assert heard == [(7, 50)], "what was not said is not told"
+
+
+async def test_who_hears_what_is_left_cannot_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
+    def on_key(_used: int | None, _limit: int | None) -> None:
+        raise ValueError("the quota cannot be kept")
+
+    watch = UpstreamWatch(URL, KEY, simulated=False, on_key=on_key)
+    async with httpx.AsyncClient(transport=Upstream(key=_json(FREE_REQUESTS))) as http:
         state = await watch.check(http)
     assert state.phase is UpstreamPhase.OK
     assert "asked again all the same" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from rollout.client.holder import Holder
 from rollout.control.access import create_token, invite, redeem
 from rollout.control.installation import establish, set_cascade
 from rollout.domain.cascade import ListedModel
+from rollout.domain.failure import FailureKind
+from rollout.domain.flag import Path as Where
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
@@ -27,6 +30,8 @@ from rollout.http.app import assemble, create_app
 from rollout.http.auth import COOKIE, csrf_token
 from rollout.http.plane import Plane
 from rollout.http.security import App, Receive, Scope, Send
+from rollout.resilience.gate import Gate, Refusal
+from rollout.resilience.quota import QuotaLimits
 from rollout.settings import Settings
 from rollout.store.door import Door, utc_now
 from rollout.store.engine import open_engine
@@ -87,7 +92,12 @@ class World:
 
 
 @contextmanager
-def a_world(folder: Path, settings: Settings | None = None, clock: Callable[[], datetime] = utc_now) -> Iterator[World]:
+def a_world(
+    folder: Path,
+    settings: Settings | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    gate: Gate | None = None,
+) -> Iterator[World]:
     """Make an installation with a cascade and one access token per role, and follow its database."""
     path = folder / "rollout.db"
     shutil.copyfile(_template(), path)
@@ -97,7 +107,12 @@ def a_world(folder: Path, settings: Settings | None = None, clock: Callable[[], 
     set_cascade(door, MODELS, actor="test")
     secrets = {role: create_token(door, f"a {role}", role, actor="test").secret for role in Role}
     plane = Plane(
-        door, settings or Settings(), Holder(), gateway=lambda: world.gateway, upstream=lambda: world.upstream
+        door,
+        settings or Settings(),
+        Holder(),
+        gateway=lambda: world.gateway,
+        upstream=lambda: world.upstream,
+        gate=gate,
     )
     world = World(path, door, plane, assemble(plane, completions), secrets)
     world.upstream = UpstreamState(
@@ -114,6 +129,21 @@ def a_world(folder: Path, settings: Settings | None = None, clock: Callable[[], 
     finally:
         plane.stop()
         door.engine.dispose()
+
+
+def a_gate(*, per_minute: int = 20, per_day: int | None = 50, wall: Callable[[], float] = time.time) -> Gate:
+    """Return a process's breakers and quota; its clock stands, so what is open stays so."""
+    return Gate(QuotaLimits(per_minute, per_day), clock=lambda: 100.0, wall=wall, chance=lambda: 0.5)
+
+
+def trip(gate: Gate, failure: FailureKind, path: Where = Where.LITELLM, model: str = MODELS[0]) -> int:
+    """Let attempts end badly until no more is let through; return how many those were."""
+    for attempt in range(10):
+        permit = gate.admit(path, model)
+        if isinstance(permit, Refusal):
+            return attempt
+        gate.settle(permit, failure)
+    raise AssertionError(f"{failure} trips nothing")
 
 
 def bare_app(world: World) -> Any:

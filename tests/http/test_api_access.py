@@ -34,6 +34,8 @@ ROUTES: list[tuple[str, str, str, object, Role]] = [
     ("POST", "/api/v1/flags/{key}/kill", f"{FLAG}/kill", None, OPERATOR),
     ("POST", "/api/v1/flags/{key}/restore", f"{FLAG}/restore", None, OPERATOR),
     ("PUT", "/api/v1/cascade", "/api/v1/cascade", {"models": [MODELS[1]]}, OPERATOR),
+    ("POST", "/api/v1/models/lift", "/api/v1/models/lift", {"model": MODELS[1]}, OPERATOR),
+    ("POST", "/api/v1/breakers/reset", "/api/v1/breakers/reset", {"which": "quota"}, OPERATOR),
     ("GET", "/api/v1/tokens", "/api/v1/tokens", None, ADMIN),
     ("POST", "/api/v1/tokens", "/api/v1/tokens", {"name": "n", "role": "viewer"}, ADMIN),
     ("DELETE", "/api/v1/tokens/{token_id}", "/api/v1/tokens/n", None, ADMIN),

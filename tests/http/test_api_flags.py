@@ -1,4 +1,4 @@
-"""Flags, overrides, the kill switch and the cascade over the API."""
+"""Flags, overrides and the kill switch over the API."""
 
 import subprocess
 import sys
@@ -196,26 +196,6 @@ async def test_any_printable_user_id_can_be_forced(world: World, user: str) -> N
         answer = await client.put(f"{FLAG}/overrides/{quoted}", json={"variant": "on"})
         assert list(answer.json()["overrides"]) == [user]
         assert (await client.delete(f"{FLAG}/overrides/{quoted}")).json()["overrides"] == {}
-
-
-async def test_the_cascade_is_replaced_as_a_whole_and_guarded_like_a_flag(world: World) -> None:
-    async with world.client(Role.OPERATOR) as client:
-        shown = await client.get("/api/v1/cascade")
-        tag = shown.headers["etag"]
-        turned = {"models": [*reversed(MODELS)], "reason": "faster"}
-        changed = await client.put("/api/v1/cascade", json=turned, headers={"If-Match": tag})
-        head = world.head()
-        stale = await client.put("/api/v1/cascade", json={"models": list(MODELS)}, headers={"If-Match": tag})
-        paid = await client.put("/api/v1/cascade", json={"models": ["a/paid"]}, headers={"If-Match": "*"})
-    assert shown.json() == {"models": list(MODELS), "revision": int(tag.strip('"'))}
-    assert changed.json()["models"] == [*reversed(MODELS)]
-    assert changed.headers["etag"] == f'"{changed.json()["revision"]}"'
-    problem = assert_problem(stale, 412)
-    assert problem["current"] == changed.json()
-    assert [change["reason"] for change in problem["changes"]] == ["faster"]
-    assert "ROLLOUT_ALLOW_PAID" in assert_problem(paid, 422)["detail"]
-    assert world.head() == head
-    assert world.plane.holder.cascade == tuple(reversed(MODELS))
 
 
 def test_of_many_writers_who_saw_the_same_revision_exactly_one_wins(world: World) -> None:

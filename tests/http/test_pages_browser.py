@@ -14,11 +14,15 @@ from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
 
 from rollout.control.access import invite
 from rollout.control.flags import FlagChange, change_flag, kill, set_override
+from rollout.control.models import quarantine, withdraw
+from rollout.domain.cascade import OutReason
+from rollout.domain.failure import FailureKind
 from rollout.domain.flag import MAIN_FLAG, Flag, Variant
+from rollout.domain.flag import Path as Where
 from rollout.domain.roles import Role
 from rollout.store.flags import read_flag
 from tests.browser import launch
-from tests.http.api_support import World, a_world
+from tests.http.api_support import MODELS, World, a_gate, a_world, trip
 from tests.http.pages_support import PAGE
 
 pytestmark = pytest.mark.browser
@@ -107,7 +111,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, chromium: Browser) -> Iterator[Site]:
-    with a_world(tmp_path) as world, _served(world) as address:
+    with a_world(tmp_path, gate=a_gate()) as world, _served(world) as address:
         site = Site(world, address, chromium)
         yield site
         site.close()
@@ -138,7 +142,7 @@ def test_the_keyboard_alone_kills_and_restores(site: Site) -> None:
         page.keyboard.press(key)
     expect(page.get_by_role("button", name="Stop now")).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Everybody goes direct to OpenRouter, forced users too").first).to_be_visible()
+    expect(page.locator("#band-state")).to_contain_text("Everybody goes direct to OpenRouter, forced users too")
     assert site.flag().killed
     expect(page.locator("#announce")).to_contain_text("STOPPED")
     expect(page.locator("#stop summary")).to_be_focused()
@@ -270,6 +274,56 @@ def test_a_chosen_theme_stays_and_is_there_before_anything_is_drawn(site: Site) 
     assert page.locator("head script").first.get_attribute("defer") is None
 
 
+def _unwell(site: Site) -> None:
+    """Take models out, open breakers, use the day up."""
+    gate = site.world.plane.gate
+    assert gate is not None
+    longest = f"author/{'a-very-long-model-name-' * 7}:free"
+    quarantine(site.world.door, MODELS[0], 0.1, Where.LITELLM)
+    withdraw(site.world.door, longest, OutReason.WITHDRAWN, "x" * 480)
+    trip(gate, FailureKind.EMPTY, model=longest)
+    trip(gate, FailureKind.UNREACHABLE, model=MODELS[1])
+    trip(gate, FailureKind.DAY_CAP, Where.OPENROUTER, MODELS[1])
+    site.world.plane.refresh()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_what_went_wrong_is_put_right_on_the_gateways_page(site: Site, *, scripts: bool) -> None:
+    page = site.open(scripts=scripts)
+    _unwell(site)
+    page.goto(f"{site.address}/gateway")
+    expect(page.locator(".loud")).to_contain_text(f"{MODELS[0]}: an answer through litellm cost $0.1")
+    page.get_by_label("Reason to lift").fill("refunded")
+    page.get_by_role("button", name=f"Lift {MODELS[0]}").click()
+    expect(page.locator(".done")).to_contain_text(f"you put {MODELS[0]} back into the live order")
+    expect(page.locator(".loud")).to_have_count(0)
+    page.get_by_label("Reason to reset").fill("it is back")
+    page.get_by_role("button", name="Reset litellm", exact=True).click()
+    expect(page.locator(".done")).to_contain_text("you reset litellm: litellm")
+    page.get_by_role("button", name="Forget the cap").click()
+    expect(page.locator(".done")).to_contain_text("you reset quota: quota")
+    page.locator("summary", has_text="Edit the cascade").click()
+    page.get_by_label("Models, best first").fill(f"{MODELS[1]}\nfresh/model:free")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".done")).to_contain_text(f"you set the cascade to {MODELS[1]}, fresh/model:free")
+    assert site.complaints == []
+
+
+def test_an_open_page_hears_that_a_model_cost_money(site: Site) -> None:
+    page = site.open()
+    expect(page.locator(".loud")).to_have_count(0)
+    _unwell(site)
+    _hear(page)
+    expect(page.locator(".loud")).to_contain_text("NOT FREE")
+    page.goto(f"{site.address}/gateway")
+    page.get_by_label("Reason to lift").fill("half a rea")
+    quarantine(site.world.door, MODELS[1], 0.2, Where.LITELLM)
+    site.world.plane.refresh()
+    _hear(page)
+    expect(page.locator("tr.cost")).to_have_count(2)
+    assert page.get_by_label("Reason to lift").input_value() == "half a rea", "what is typed is never swapped away"
+
+
 def _fill(site: Site) -> None:
     longest = "a-very-long-user-id-without-any-place-to-break-" * 5
     set_override(site.world.door, MAIN_FLAG, longest, Variant.ON, actor="ben" * 25, reason="x" * 480)
@@ -312,3 +366,6 @@ def test_no_page_scrolls_sideways(site: Site, width: int) -> None:
     check("stopped")
     page.goto(f"{site.address}/nothing")
     check("not found")
+    _unwell(site)
+    page.goto(f"{site.address}/gateway")
+    check("unwell")

@@ -11,11 +11,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 from rollout.control.flags import FlagChange, change_flag, kill, set_override
+from rollout.control.models import quarantine
+from rollout.domain.failure import FailureKind
 from rollout.domain.flag import MAIN_FLAG, Variant
+from rollout.domain.flag import Path as Where
 from rollout.http.pages import PARTS
 from rollout.http.pages.render import HTMX_SHA256
 from rollout.resources import resource
-from tests.http.api_support import World, a_world
+from tests.http.api_support import MODELS, World, a_gate, a_world, trip
 from tests.http.pages_support import PAGE, Tags, a_browser, is_whole, seen
 
 TEMPLATES, STATIC = resource("templates"), resource("static")
@@ -30,7 +33,7 @@ ROUTES = {
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with a_world(tmp_path) as world:
+    with a_world(tmp_path, gate=a_gate()) as world:
         yield world
 
 
@@ -69,6 +72,18 @@ async def test_a_route_that_answers_a_fragment_is_named_by_exactly_one_file(worl
         assert is_whole(piece) is (route not in named), route
 
 
+def _unwell(world: World) -> list[str]:
+    """Take models out, open breakers, use the day up; return the pages that say so."""
+    assert world.plane.gate is not None
+    quarantine(world.door, MODELS[0], 0.1, Where.LITELLM)
+    quarantine(world.door, "old/model:free", 0.1, Where.LITELLM)
+    trip(world.plane.gate, FailureKind.EMPTY, model=MODELS[1])
+    trip(world.plane.gate, FailureKind.UNREACHABLE, model=MODELS[1])
+    trip(world.plane.gate, FailureKind.DAY_CAP, Where.OPENROUTER, MODELS[1])
+    world.plane.refresh()
+    return ["/gateway", *(_address(route) for route in ROUTES if route.startswith("GET /gateway/"))]
+
+
 async def _every_page(world: World) -> list[str]:
     set_override(world.door, MAIN_FLAG, "user-42", Variant.ON, actor="a", reason="tester")
     browser = a_browser(world)
@@ -85,6 +100,8 @@ async def _every_page(world: World) -> list[str]:
     world.down()
     pages.append((await browser.post(f"{PAGE}/share", percentage="50", seen=seen(world))).text)
     pages.append((await browser.post("/connect/tokens", name="app", role="evaluate")).text)
+    pages += [(await browser.get(path, hx=hx)).text for path in _unwell(world) for hx in (False, True)]
+    pages.append((await browser.post("/gateway/cascade", models="a/b:free", seen="1")).text)
     kill(world.door, MAIN_FLAG, actor="c")
     pages += [(await browser.get(path)).text for path in (PAGE, f"{PAGE}/stop", f"{PAGE}/why?user=u")]
     return pages
@@ -112,7 +129,7 @@ async def test_every_page_has_its_landmarks_and_every_field_a_label(world: World
         assert len(ids) == len(set(ids)), [one for one in ids if ids.count(one) > 1]
         labelled = {attributes.get("for") for tag, attributes in tags if tag == "label"}
         for tag, attributes in tags:
-            if tag in {"input", "select"} and attributes.get("type") not in {"hidden", "checkbox"}:
+            if tag in {"input", "select", "textarea"} and attributes.get("type") not in {"hidden", "checkbox"}:
                 assert attributes.get("id") in labelled or "aria-label" in attributes, attributes
             if tag == "form" and (attributes.get("method") or "").lower() == "post":
                 assert attributes.get("action"), attributes

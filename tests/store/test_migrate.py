@@ -10,8 +10,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from rollout.control.installation import set_cascade
 from rollout.domain.errors import StoreNewer
 from rollout.store.door import Door
+from rollout.store.flags import read_cascade
+from rollout.store.ledger import verify_ledger
 from rollout.store.migrate import schema_status, upgrade
 from rollout.store.tables import metadata
 from tests.databases import Database
@@ -60,6 +63,22 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(door: Door, 
         with pytest.raises(StoreNewer, match=r"'9999'.*newer version.*Upgrade this program"):
             refuse(database.engine)
     assert database.dump() == before
+
+
+def test_what_the_first_schema_holds_is_kept_and_guarded_as_before(door: Door, database: Database) -> None:
+    """An installation of schema 0001: its ledger, its cascade and its triggers outlive the upgrade."""
+    set_cascade(door, ["a/b:free", "c/d:free"], actor="eva")
+    guarded = database.triggers()
+    database.raw("DROP TABLE models_out", "UPDATE alembic_version SET version_num = '0001'")
+    before = database.dump()
+    assert upgrade(database.engine).current == "0001"
+    after = database.dump()
+    assert after.pop("models_out") == []
+    assert after == before | {"alembic_version": [(schema_status(database.engine).newest,)]}
+    assert database.triggers() == guarded
+    with door.reading() as connection:
+        assert read_cascade(connection).live == ("a/b:free", "c/d:free")
+        assert verify_ledger(connection).ok
 
 
 def test_an_upgrade_that_fails_half_way_leaves_the_database_as_it_was(empty: Database) -> None:

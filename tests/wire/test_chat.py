@@ -1,65 +1,23 @@
-import itertools
 import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rollout.wire.chat import (
+    Usage,
     delivers,
     dump_json,
     error_event,
     error_in,
+    error_of_choice,
     is_completion,
     models_document,
     parse_json,
     served_model,
+    serves,
+    usage_in,
 )
-from rollout.wire.sse import EventParser, EventTooLong, is_keep_alive
-
-STREAM = 'event: x\n: a comment\ndata: {"a": "å👋"}\n\ndata: one\ndata: two\nid: 4\n\n\ndata\n\ndata:[DONE]'.encode()
-EVENTS = ['{"a": "å👋"}'.encode(), b"one\ntwo", b"", b"[DONE]"]
-
-
-def parsed(*pieces: Any, **limits: Any) -> Any:
-    parser = EventParser(**limits)
-    return [event for piece in pieces for event in parser.feed(piece)] + parser.end()
-
-
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
-def test_events_are_read_with_every_kind_of_newline(newline: Any) -> None:
-    assert parsed(STREAM.replace(b"\n", newline)) == EVENTS
-
-
-@given(st.lists(st.integers(0, len(STREAM) + 20)), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_events_are_the_same_wherever_the_packets_are_split(cuts: Any, newline: Any) -> None:
-    raw = STREAM.replace(b"\n", newline)
-    edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
-    assert parsed(*(raw[a:b] for a, b in itertools.pairwise(edges))) == EVENTS
-
-
-def test_an_endless_line_and_an_endless_event_are_refused() -> None:
-    with pytest.raises(EventTooLong):
-        parsed(b"data: ", *[b"x" * 10] * 11, max_bytes=100)
-    with pytest.raises(EventTooLong):
-        parsed(*[b"data: xxxxxxxxxx\n"] * 11, max_bytes=100)
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b": OPENROUTER PROCESSING\n\n", True),
-        (b":a\r\n\r\n:b\n\n", True),
-        (b"\n", True),
-        (b"", True),
-        (b"data: x\n\n", False),
-        (b": a\n\ndata: x\n\n", False),
-        (b'ent": "x"}\n\n', False),
-    ],
-)
-def test_comments_and_blank_lines_are_no_progress(data: Any, expected: Any) -> None:
-    assert is_keep_alive(data) is expected
+from rollout.wire.sse import EventParser
 
 
 @pytest.mark.parametrize(
@@ -70,7 +28,8 @@ def test_comments_and_blank_lines_are_no_progress(data: Any, expected: Any) -> N
         ({"choices": [{"delta": {"content": "x"}}]}, True),
         ({"choices": [{"delta": {"reasoning": "x"}}]}, True),
         ({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}, True),
-        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, True),
+        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, False),
+        ({"choices": [{"delta": {"content": None}, "text": "x"}]}, True),
         ({"choices": []}, False),
         ({"choices": "x"}, False),
         ({"choices": ["x"]}, False),
@@ -78,7 +37,7 @@ def test_comments_and_blank_lines_are_no_progress(data: Any, expected: Any) -> N
         (None, False),
     ],
 )
-def test_only_content_a_tool_call_reasoning_or_an_end_delivers(chunk: Any, expected: Any) -> None:
+def test_only_content_a_tool_call_or_reasoning_delivers(chunk: Any, expected: Any) -> None:
     assert delivers(chunk) is expected
 
 
@@ -116,7 +75,7 @@ def test_the_model_that_answered_is_text_or_unknown() -> None:
 
 
 def test_an_error_event_is_one_whole_event() -> None:
-    (event,) = parsed(error_event("broken\n\ntwice", kind="upstream_error", code="interrupted"))
+    (event,) = EventParser().feed(error_event("broken\n\ntwice", kind="upstream_error", code="interrupted"))
     assert json.loads(event)["error"] == {
         "message": "broken\n\ntwice",
         "type": "upstream_error",
@@ -128,3 +87,56 @@ def test_an_error_event_is_one_whole_event() -> None:
 def test_models_are_listed_as_openai_lists_them() -> None:
     (entry,) = models_document(["one/alpha:free"])["data"]
     assert entry == {"id": "one/alpha:free", "object": "model", "created": 0, "owned_by": "one"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": "x"}, True),
+        ({"content": [{"type": "text", "text": "x"}]}, True),
+        ({"content": None, "tool_calls": [{"id": "1"}]}, True),
+        ({"content": None, "refusal": "no"}, True),
+        ({"content": "", "reasoning": "hm"}, False),
+        ({"content": " \n", "tool_calls": []}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_text_a_tool_call_or_a_refusal_is_an_answer_and_reasoning_alone_is_none(message: Any, expected: Any) -> None:
+    assert serves(message) is expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"finish_reason": "stop"}, None),
+        ({"finish_reason": "stop", "native_finish_reason": "end_turn", "error": None}, None),
+        ({"finish_reason": "error"}, {}),
+        ({"finish_reason": "error", "error": {"code": 502}}, {"code": 502}),
+        ({"finish_reason": "error", "error": "text"}, {"message": "text"}),
+        ({"finish_reason": "stop", "native_finish_reason": "error"}, {}),
+        ({"finish_reason": "stop", "provider_specific_fields": {"native_finish_reason": "error"}}, {}),
+        ({"message": {"provider_specific_fields": {"error": {"message": "x"}}}}, {"message": "x"}),
+        ({"delta": {"provider_specific_fields": {"native_finish_reason": "error"}}}, {}),
+        ({"provider_specific_fields": {"native_finish_reason": "stop"}, "delta": None}, None),
+    ],
+)
+def test_a_choice_that_failed_says_so_somewhere(choice: Any, expected: Any) -> None:
+    assert error_of_choice(choice) == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 4, "cost": 0}, Usage(3, 4, 0.0)),
+        ({"cost": 0.25}, Usage(None, None, 0.25)),
+        ({"cost": "0.0001"}, Usage(None, None, 0.0001)),
+        ({"cost": "free", "prompt_tokens": "3", "completion_tokens": True}, Usage(None, None, None)),
+        ({"cost": True}, Usage(None, None, None)),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_what_an_answer_used_is_read_as_far_as_it_is_sane(usage: Any, expected: Any) -> None:
+    assert usage_in({"usage": usage}) == expected
+    assert usage_in(usage) is None or usage is None

@@ -1,6 +1,7 @@
 """The upstream's model list."""
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from rollout.domain.cascade import ListedModel
 from rollout.domain.errors import InvalidRequest
-from rollout.wire.models import decode_models
+from rollout.wire.models import DailyUse, decode_key, decode_models
 
 FREE = {"prompt": "0", "completion": "0"}
 
@@ -100,6 +101,50 @@ def test_a_context_length_that_is_no_number_counts_as_none(written: Any) -> None
 def test_what_is_no_model_list_is_refused_in_one_sentence(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="the upstream's answer is no model list"):
         decode_models(body)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2026-12-15", date(2026, 12, 15)),
+        ("2026-12-15T23:30:00Z", date(2026, 12, 15)),
+        ("2026-12-15T23:30:00-02:00", date(2026, 12, 16)),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("2026-02-30", None),
+        (1765756800, None),
+        ([], None),
+        (True, None),
+        ("0001-01-01T00:00:00+14:00", None),
+    ],
+)
+def test_a_last_day_is_a_day_and_a_misprint_is_none(written: Any, read: date | None) -> None:
+    assert _decoded({"id": "a/b:free", "pricing": FREE, "expiration_date": written})[0].expires == read
+
+
+@pytest.mark.parametrize(
+    ("said", "use"),
+    [
+        ({"free_model_daily_requests": {"used": 7, "limit": 50, "remaining": 43}}, DailyUse(7, 50)),
+        ({"free_model_daily_requests": {"used": 7, "limit": None}, "is_free_tier": True}, DailyUse(7, 0)),
+        ({"free_model_daily_requests": {"used": "7", "limit": 1000}}, DailyUse(None, 1000)),
+        ({"free_model_daily_requests": {"used": -1, "limit": True}}, DailyUse()),
+        ({"free_model_daily_requests": 5, "is_free_tier": False}, DailyUse(None, 1000)),
+        ({"is_free_tier": True, "limit": None}, DailyUse(None, 50)),
+        ({"is_free_tier": "yes"}, DailyUse()),
+        ({}, DailyUse()),
+        (None, DailyUse()),
+        ([], DailyUse()),
+    ],
+)
+def test_what_is_left_of_the_day_is_read_or_known_by_the_tier(said: Any, use: DailyUse) -> None:
+    assert decode_key(json.dumps({"data": said})) == use
+
+
+@pytest.mark.parametrize("body", [b"", b"<!doctype html>", b"\xff", b"[]", b"5", b"{}", b"[" * 100_000])
+def test_what_is_no_answer_about_a_key_says_nothing(body: bytes) -> None:
+    assert decode_key(body) == DailyUse()
 
 
 _JSON = st.recursive(

@@ -106,6 +106,20 @@ class CascadeBody(_Closed):
     reason: StrictStr | None = None
 
 
+class LiftBody(_Closed):
+    """A model that is to be asked again."""
+
+    model: StrictStr
+    reason: StrictStr | None = None
+
+
+class ResetBody(_Closed):
+    """What is to be reset: a path, a model, path/model, or quota; everything where it is left out."""
+
+    which: StrictStr | None = None
+    reason: StrictStr | None = None
+
+
 class EvaluateBody(_Closed):
     """A flag and an OpenFeature evaluation context."""
 

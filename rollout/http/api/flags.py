@@ -1,4 +1,4 @@
-"""Flags, overrides, the kill switch and the cascade."""
+"""Flags, overrides and the kill switch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
 from rollout.control import flags as control
-from rollout.control.installation import set_cascade
 from rollout.domain.errors import InvalidValue, StaleChange
 from rollout.domain.flag import Flag, Variant
-from rollout.domain.sentences import sentence
 from rollout.http.api.body import JsonRoute
-from rollout.http.api.documents import CascadeBody, FlagKey, FlagPatch, OverrideBody, ReasonBody, UserId
+from rollout.http.api.documents import FlagKey, FlagPatch, OverrideBody, ReasonBody, UserId
 from rollout.http.api.etag import etag_of, required_revision
+from rollout.http.api.stale import stale_answer
 from rollout.http.auth import Operator, ThePlane, Viewer
-from rollout.http.plane import Plane
-from rollout.http.problems import error_response
-from rollout.store.flags import Cascade, read_cascade, read_flag, read_flags
-from rollout.store.ledger import AuditFilter, list_entries
+from rollout.store.flags import read_flag, read_flags
 from rollout.wire.snapshot import flag_document
 
 router = APIRouter(prefix="/api/v1", tags=["flags"], route_class=JsonRoute)
@@ -29,11 +25,6 @@ IfMatch = Annotated[str | None, Header()]
 
 def _flag_answer(flag: Flag) -> JSONResponse:
     return JSONResponse(flag_document(flag), headers={"ETag": etag_of(flag.revision)})
-
-
-def _cascade_answer(cascade: Cascade) -> JSONResponse:
-    body = {"models": list(cascade.models), "revision": cascade.revision}
-    return JSONResponse(body, headers={"ETag": etag_of(cascade.revision)})
 
 
 @router.get("/flags")
@@ -61,20 +52,9 @@ def patch_flag(key: FlagKey, body: FlagPatch, plane: ThePlane, caller: Operator,
             plane.door, key, change, actor=caller.name, reason=body.reason, seen=seen, preflight=preflight
         )
     except StaleChange as error:
-        return _stale(plane, error, f"flag:{key}")
+        return stale_answer(plane, error, f"flag:{key}")
     plane.refresh()
     return _flag_answer(flag)
-
-
-def _stale(plane: Plane, error: StaleChange, subject: str) -> Response:
-    """Answer 412 with what changed meanwhile."""
-    with plane.door.reading() as connection:
-        entries = list_entries(connection, AuditFilter(subject=subject), after=error.seen, limit=20)
-    changes = [
-        {"revision": entry.revision, "actor": entry.actor, "sentence": sentence(entry), "reason": entry.reason}
-        for entry in entries
-    ]
-    return error_response(error, changes=changes)
 
 
 @router.put("/flags/{key}/overrides/{user:path}")
@@ -119,29 +99,3 @@ def restore(key: FlagKey, plane: ThePlane, caller: Operator, body: ReasonBody | 
     flag = control.restore(plane.door, key, actor=caller.name, reason=body.reason if body else None)
     plane.refresh()
     return _flag_answer(flag)
-
-
-@router.get("/cascade")
-def show_cascade(plane: ThePlane, _: Viewer) -> Response:
-    """Show the ordered model ids."""
-    with plane.door.reading() as connection:
-        return _cascade_answer(read_cascade(connection))
-
-
-@router.put("/cascade")
-def replace_cascade(body: CascadeBody, plane: ThePlane, caller: Operator, if_match: IfMatch = None) -> Response:
-    """Set the ordered model ids: 428 without If-Match, 412 when stale."""
-    seen = required_revision(if_match, "cascade")
-    try:
-        cascade = set_cascade(
-            plane.door,
-            body.models,
-            actor=caller.name,
-            reason=body.reason,
-            seen=seen,
-            allow_paid=plane.settings.upstreams.allow_paid,
-        )
-    except StaleChange as error:
-        return _stale(plane, error, "cascade")
-    plane.refresh()
-    return _cascade_answer(cascade)

@@ -9,12 +9,12 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from rollout.http.pages import audit, change, connect, flag, gateway, overrides, session, stop
+from rollout.http.pages import audit, change, connect, flag, gateway, models, overrides, session, stop
 from rollout.http.pages.failure import is_page, page_error
 
 __all__ = ["PARTS", "is_page", "page_error", "router"]
 
-PARTS: Final = tuple(part.router for part in (flag, change, stop, overrides, audit, gateway, connect, session))
+PARTS: Final = tuple(part.router for part in (flag, change, stop, overrides, audit, gateway, models, connect, session))
 
 router = APIRouter(include_in_schema=False)
 for _part in PARTS:

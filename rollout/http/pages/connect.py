@@ -75,7 +75,7 @@ def _answer(
         "token_name": name,
         "roles": list(Role),
         "base": str(request.base_url).rstrip("/"),
-        "model_id": next(iter(plane.published.cascade.models), PLANNED_MODELS[0]),
+        "model_id": next(iter(plane.published.cascade.live), PLANNED_MODELS[0]),
         "secret": made.secret if made else PLACEHOLDER,
     }
     if wants_fragment(request) and not whole:

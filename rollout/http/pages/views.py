@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Flag, Override, Variant
@@ -14,7 +14,7 @@ from rollout.domain.ledger import Action, Entry
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import WHOLE, percentage_of, percentage_text
 from rollout.gateway.state import GatewayPhase, GatewayState
-from rollout.http.pages.words import count
+from rollout.http.pages.words import count, exact, relative
 from rollout.http.plane import Plane
 from rollout.store.engine import Connection
 from rollout.store.flags import read_flag
@@ -25,6 +25,9 @@ VISIBLE: Final = 0.8
 
 ROWS: Final = 100
 """How many forced users a page lists before it asks to search."""
+
+CASCADE: Final = "/gateway#cascade"
+"""Where the cascade is shown."""
 
 
 class Mode(StrEnum):
@@ -234,22 +237,69 @@ def last_changes(connection: Connection, key: str, *, after: int = 0, limit: int
     return sorted(found, key=lambda entry: -entry.revision)[:limit]
 
 
-def notices(plane: Plane) -> list[tuple[str, str]]:
-    """Say what everybody should know on every page: pairs of a word and a sentence."""
-    return [*_notices(plane)]
+class Notice(NamedTuple):
+    """What everybody should know on every page; a loud one is about harm that goes on until somebody acts."""
+
+    word: str
+    text: str
+    loud: bool = False
+    where: str = ""
 
 
-def _notices(plane: Plane) -> Iterator[tuple[str, str]]:
+def notices(plane: Plane) -> list[Notice]:
+    """Say what everybody should know on every page, what is loud first."""
+    return sorted((*_models(plane), *_quota(plane), *_notices(plane)), key=lambda notice: not notice.loud)
+
+
+def _models(plane: Plane) -> Iterator[Notice]:
+    cascade = plane.published.cascade
+    known = frozenset(plane.gate.status().quarantined) if plane.gate else frozenset()
+    for model in sorted(cascade.quarantined | known):
+        out = cascade.out.get(model)
+        said = f"{out.detail}, {exact(out.at)}" if out and model in cascade.quarantined else "an answer cost money"
+        yield Notice(
+            "NOT FREE",
+            f"{model}: {said}. It is asked no more, on either path, until somebody lifts it",
+            loud=True,
+            where=CASCADE,
+        )
+    gone = [model for model in cascade.models if model in cascade.out and model not in cascade.quarantined]
+    if gone:
+        said = "; ".join(f"{model} is {cascade.out[model].detail}" for model in gone)
+        left = count(len(cascade.live), "model") + " left"
+        yield Notice("Cascade", f"{count(len(gone), 'model')} taken out, {left}: {said}", where=CASCADE)
+    if cascade.models and not cascade.live:
+        yield Notice("Cascade", "every model is out, so no request can be answered", loud=True, where=CASCADE)
+
+
+def _quota(plane: Plane) -> Iterator[Notice]:
+    if plane.gate is None:
+        return
+    quota, now = plane.gate.status().quota, plane.now()
+    if quota.blocked_until is None and quota.left_today != 0:
+        return
+    ends = datetime.fromtimestamp(quota.blocked_until or quota.resets_at, UTC)
+    said = f"{quota.used_today:,} of {quota.per_day:,} used" if quota.per_day else "the upstream says so"
+    yield Notice(
+        "Daily cap",
+        f"the account's free requests of today are used up ({said}); "
+        f"nothing is sent on either path until {exact(ends)}, {relative(ends, now)}",
+        where="/gateway#quota",
+    )
+
+
+def _notices(plane: Plane) -> Iterator[Notice]:
     if plane.database_problem is not None:
-        yield "Database", plane.database_problem
+        yield Notice("Database", plane.database_problem)
     if plane.upstream().simulated:
-        yield "Simulator", "no real model answers; set OPENROUTER_API_KEY and start again for the real upstream"
+        said = "no real model answers; set OPENROUTER_API_KEY and start again for the real upstream"
+        yield Notice("Simulator", said)
     if said := _local(plane.holder.local):
-        yield "Environment", f"this process departs from the stored flag: {said}. The page shows what is stored"
+        yield Notice("Environment", f"this process departs from the stored flag: {said}. The page shows what is stored")
     elif stopped_here(plane):
-        yield "Kill file", f"it lies at {plane.settings.kill_file}: this process sends everybody direct"
+        yield Notice("Kill file", f"it lies at {plane.settings.kill_file}: this process sends everybody direct")
     for problem in (*plane.holder.problems, *map(str, plane.settings.problems)):
-        yield "Problem", problem
+        yield Notice("Problem", problem)
 
 
 def _local(local: LocalOverrides) -> str:

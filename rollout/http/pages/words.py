@@ -23,6 +23,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     Action.FLAG_DISABLE: "disabled",
     "override:": "forced users",
     Action.CASCADE_SET: "cascade set",
+    "model:": "models out and back",
+    "breakers:": "breakers reset",
     "access_token:": "access tokens",
     "session:": "sign-ins",
     "installation:": "installation",
