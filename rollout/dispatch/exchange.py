@@ -6,18 +6,21 @@ answer. What an attempt fails with is a value; only a caller that leaves (a canc
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from rollout.dispatch.classify import Fault, classify
 from rollout.dispatch.opening import Opening
+from rollout.dispatch.parity import restore, upstream_model
 from rollout.dispatch.senders.seam import AsyncOpened, AsyncSender, Opened, Sender, SendFault, too_late
 from rollout.dispatch.sending import Sending
+from rollout.dispatch.substance import judge_answer
+from rollout.dispatch.within import Within
 from rollout.domain.failure import FailureKind
+from rollout.domain.flag import Path
 from rollout.resilience.policy import Attempt, Outcome
-from rollout.wire.chat import served_model
+from rollout.wire.chat import dump_json, served_model, usage_in
 
 Clock = Callable[[], float]
 
@@ -55,7 +58,7 @@ def attempt_once(
     try:
         opened = sender.open(call, deadline)
         if sending.stream and is_stream(opened.status, opened.headers):
-            opening = Opening(attempt.path, opened.headers)
+            opening = Opening(attempt.path, opened.headers, limited=sending.wanted.limited)
             fault = None
             while fault is None and not opening.committed:
                 data = opened.next(deadline)
@@ -83,10 +86,10 @@ async def attempt_once_async(
     opened: AsyncOpened | None = None
     kept = False
     try:
-        async with asyncio.timeout(max(0.0, attempt.deadline - clock())):
+        async with Within(max(0.0, attempt.deadline - clock())):
             opened = await sender.open(call)
             if sending.stream and is_stream(opened.status, opened.headers):
-                opening = Opening(attempt.path, opened.headers)
+                opening = Opening(attempt.path, opened.headers, limited=sending.wanted.limited)
                 fault = None
                 while fault is None and not opening.committed:
                     data = await opened.next()
@@ -112,19 +115,38 @@ def is_stream(status: int, headers: Mapping[str, str]) -> bool:
 def _streamed(
     sending: Sending, attempt: Attempt, opened: _OpenedT, opening: Opening, fault: Fault | None
 ) -> tuple[Outcome, Answer]:
-    outcome = sending.note(attempt, fault, status=opened.status, model=opening.model, committed=fault is None)
-    content_type = opened.headers.get("content-type", "")
-    return outcome, Answer(fault, content_type=content_type, opening=opening, live=opened)
+    headers, usage, committed = opened.headers, opening.usage, fault is None
+    outcome = sending.note(
+        attempt,
+        fault,
+        status=opened.status,
+        model=_served(attempt, opening.model),
+        headers=headers,
+        usage=usage,
+        committed=committed,
+    )
+    return outcome, Answer(fault, content_type=headers.get("content-type", ""), opening=opening, live=opened)
+
+
+def _served(attempt: Attempt, said: str | None) -> str | None:
+    return upstream_model(said, attempt.model) if said is not None and attempt.path is Path.LITELLM else said
 
 
 def _plain(
     sending: Sending, attempt: Attempt, status: int, headers: Mapping[str, str], body: bytes, *, wall: float
 ) -> tuple[Outcome, Answer]:
     fault, document = classify(attempt.path, status, headers, body, wall=wall)
-    if fault is None and sending.stream:
-        fault = Fault(FailureKind.NO_ANSWER, "a plain answer where a stream was asked for")
-    model = served_model(document) if fault is None else None
-    outcome = sending.note(attempt, fault, status=status, model=model)
+    model = usage = None
+    if fault is None:
+        if attempt.path is Path.LITELLM:
+            document, changed = restore(document, model=attempt.model)
+            body = dump_json(document) if changed else body
+        model, usage = served_model(document), usage_in(document)
+        if sending.stream:
+            fault = Fault(FailureKind.NO_ANSWER, "a plain answer where a stream was asked for")
+        else:
+            fault = judge_answer(document, sending.wanted)
+    outcome = sending.note(attempt, fault, status=status, model=model, headers=headers, usage=usage)
     return outcome, Answer(fault, body, document, headers.get("content-type", ""))
 
 
@@ -134,4 +156,5 @@ def _silent(
     # cut off before anything reached the caller: as good as never answered, so that another path may answer
     kind = FailureKind.NO_ANSWER if cut.kind is FailureKind.INTERRUPTED else cut.kind
     fault = Fault(kind, cut.detail)
-    return sending.note(attempt, fault, status=opened.status if opened else None, model=None), Answer(fault)
+    status = opened.status if opened else None
+    return sending.note(attempt, fault, status=status, sent=cut.sent), Answer(fault)

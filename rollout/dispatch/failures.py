@@ -25,25 +25,53 @@ class Face(NamedTuple):
 
 
 # 401 and 402 of an upstream are about the key that this process holds; a caller that saw them would doubt its own.
+_FAILED: Final = Face(UpstreamUnavailable, 502, "upstream_error")
+_NOT_NOW: Final = Face(UpstreamUnavailable, 503, "upstream_error")
+_REFUSED: Final = Face(UpstreamRejected, 502, "upstream_error")
+_LIMITED: Final = Face(RateLimited, 429, "rate_limit_error")
 FACES: Final[Mapping[FailureKind, Face]] = MappingProxyType(
     {
-        FailureKind.UNREACHABLE: Face(UpstreamUnavailable, 502, "upstream_error"),
-        FailureKind.SERVER_ERROR: Face(UpstreamUnavailable, 502, "upstream_error"),
-        FailureKind.NO_ANSWER: Face(UpstreamUnavailable, 502, "upstream_error"),
-        FailureKind.INTERRUPTED: Face(UpstreamUnavailable, 502, "upstream_error"),
-        FailureKind.CANCELLED: Face(UpstreamUnavailable, 502, "upstream_error"),
-        FailureKind.UNAUTHORIZED: Face(UpstreamRejected, 502, "upstream_error"),
-        FailureKind.PAYMENT_REQUIRED: Face(UpstreamRejected, 502, "upstream_error"),
-        FailureKind.MODEL_GONE: Face(UpstreamRejected, 502, "upstream_error"),
+        FailureKind.UNREACHABLE: _FAILED,
+        FailureKind.SERVER_ERROR: _FAILED,
+        FailureKind.NO_ANSWER: _FAILED,
+        FailureKind.ERROR_FINISH: _FAILED,
+        FailureKind.EMPTY: _FAILED,
+        FailureKind.TRUNCATED: _FAILED,
+        FailureKind.INVALID_JSON: _FAILED,
+        FailureKind.INTERRUPTED: _FAILED,
+        FailureKind.CANCELLED: _FAILED,
+        FailureKind.GATEWAY_COOLDOWN: _NOT_NOW,
+        FailureKind.RESTING: _NOT_NOW,
+        FailureKind.UNAUTHORIZED: _REFUSED,
+        FailureKind.PAYMENT_REQUIRED: _REFUSED,
+        FailureKind.MODEL_GONE: _REFUSED,
+        FailureKind.NOT_FREE: _REFUSED,
         FailureKind.TIMEOUT: Face(DeadlineExceeded, 504, "timeout_error"),
-        FailureKind.RATE_LIMITED: Face(RateLimited, 429, "rate_limit_error"),
+        FailureKind.RATE_LIMITED: _LIMITED,
+        FailureKind.MINUTE_CAP: _LIMITED,
+        FailureKind.DAY_CAP: _LIMITED,
+        FailureKind.UPSTREAM_BUSY: _LIMITED,
         FailureKind.REJECTED: Face(UpstreamRejected, 400, "invalid_request_error"),
     }
 )
 
 
-def http_status(kind: FailureKind, upstream_status: int | None) -> int:
-    """Return the status a caller sees: an upstream's refusal of the request itself as it is, else the table's."""
-    if kind is FailureKind.REJECTED and upstream_status is not None and 400 <= upstream_status < 500:
+def http_status(kind: FailureKind, upstream_status: int | None, *, sent: bool = True) -> int:
+    """Return the status a caller sees: an upstream's refusal of the request itself as it is, else the table's.
+
+    Args:
+        kind: why the caller was not served.
+        upstream_status: the last answer's, None where there was none.
+        sent: whether anything was; where nothing was, the caller is told to come again (429, 503).
+    """
+    if not sent:
+        return 429 if FACES[kind] is _LIMITED else 503
+    # a 401, 402 or 403, whatever it says of the request, would make the caller doubt its own key or account
+    if (
+        kind is FailureKind.REJECTED
+        and upstream_status is not None
+        and 400 <= upstream_status < 500
+        and upstream_status not in (401, 402, 403)
+    ):
         return upstream_status
     return FACES[kind].status

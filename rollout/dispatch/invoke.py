@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
-from time import monotonic, time
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
 from typing import Any, Final, Literal, Protocol, overload
 
 from rollout.client.client import FeatureFlags
 from rollout.client.default import default_client
 from rollout.client.user import current_user
-from rollout.dispatch.decision import Exchange, InvokeResult, Observe
+from rollout.dispatch.decision import InvokeResult, Observe
 from rollout.dispatch.exchange import Answer, Clock, attempt_once, attempt_once_async
+from rollout.dispatch.gates import OwnGate, limits_of, make_gate
 from rollout.dispatch.paths import ATTRIBUTION, Attribution
-from rollout.dispatch.request import normalise
+from rollout.dispatch.reporting import OnCost, is_wanted, report
+from rollout.dispatch.request import Request, normalise
 from rollout.dispatch.senders import make_async_sender, make_sender
 from rollout.dispatch.senders.seam import AsyncSender, Sender
 from rollout.dispatch.sending import Decides, Sending
@@ -22,10 +24,9 @@ from rollout.dispatch.streams import AsyncInvokeStream, InvokeStream
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import MAIN_FLAG
+from rollout.resilience.gate import Gate
 from rollout.resilience.policy import Verdict, adrive, drive
 from rollout.settings import Upstreams
-
-_log: Final = logging.getLogger(__name__)
 
 FIRST_SNAPSHOT_SECONDS: Final = 3.0
 """How long the first request of a process waits to hear which models there are; later ones never wait."""
@@ -44,16 +45,6 @@ class Routes(Decides, Protocol):
         ...
 
 
-def report(observe: Observe | None, exchange: Exchange) -> None:
-    """Hand an observer what happened; an observer that fails hurts nobody but itself."""
-    if observe is None:
-        return
-    try:
-        observe(exchange)
-    except Exception:  # noqa: BLE001 - whatever an application's observer raises, the request was served
-        _log.exception("an observer of exchanges failed; the request itself is not affected")
-
-
 def _nobody() -> str | None:
     return None
 
@@ -70,6 +61,10 @@ class Dispatcher:
         clock: monotonic seconds.
         wall: seconds since the epoch.
         attribution: who OpenRouter is told is asking.
+        gate: this process's breakers, retry budget and quota; made with the client's limits where None is given.
+        sleep: waits a number of seconds, before an attempt that has to.
+        asleep: the same, asynchronously.
+        on_cost: is told that an answer cost money: the model, US dollars, the path.
     """
 
     def __init__(
@@ -81,9 +76,16 @@ class Dispatcher:
         sender: Sender | None = None,
         async_sender: AsyncSender | None = None,
         clock: Clock = monotonic,
-        wall: Clock = time,
+        wall: Clock = time.time,
         attribution: Attribution = ATTRIBUTION,
+        gate: Gate | None = None,
+        sleep: Callable[[float], object] = time.sleep,
+        asleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        on_cost: OnCost | None = None,
     ) -> None:
+        self._gate = OwnGate(lambda: make_gate(client.upstreams, clock=clock, wall=wall), gate)
+        self._sleep, self._asleep = sleep, asleep
+        self.on_cost = on_cost
         self.client = client
         self.observe = observe
         self._current_user = current_user
@@ -108,6 +110,11 @@ class Dispatcher:
             await asyncio.to_thread(self.client.wait_until_ready, FIRST_SNAPSHOT_SECONDS)
         sending = self.prepare(params, keywords)
         return self.asettle(sending, *await self.aperform(sending))
+
+    @property
+    def gate(self) -> Gate:
+        """Return this process's breakers, retry budget and quota."""
+        return self._gate.get()
 
     @property
     def sender(self) -> Sender:
@@ -144,28 +151,57 @@ class Dispatcher:
         Raises:
             InvalidRequest: it cannot be sent.
         """
-        request = normalise(params, keywords)
+        return self.sending(normalise(params, keywords), rescue=rescue, evaluation=evaluation)
+
+    def sending(
+        self,
+        request: Request,
+        *,
+        upstreams: Upstreams | None = None,
+        rescue: bool = True,
+        evaluation: Evaluation | None = None,
+    ) -> Sending:
+        """Decide the way of a request that was read; nothing is sent.
+
+        Args:
+            request: what is asked.
+            upstreams: other limits than the client's, for this request alone.
+            rescue: whether the direct path may take over from the gateway.
+            evaluation: the decision, where it was made before.
+
+        Raises:
+            InvalidRequest: the cascade is empty.
+        """
         return Sending(
             request.body,
             model=request.model,
             stream=request.stream,
             user=request.user,
             decides=self.client,
-            upstreams=self.client.upstreams,
+            upstreams=upstreams or self.client.upstreams,
+            gate=self._gate.get(),
             clock=self._clock,
+            wall=self._wall,
             attribution=self._attribution,
             rescue=rescue,
+            on_cost=self.on_cost,
             evaluation=evaluation if evaluation is not None else self.decide(request.user),
         )
 
-    def perform(self, sending: Sending) -> tuple[Verdict, Answer]:
-        """Make the attempts; what they fail with is a value."""
-        return drive(
-            sending.policy(),
-            lambda attempt: attempt_once(sending, attempt, self.sender, clock=self._clock, wall=self._wall),
-        )
+    def perform(self, sending: Sending) -> tuple[Verdict, Answer | None]:
+        """Make the attempts; what they fail with is a value, and where nothing was sent there is no answer."""
+        try:
+            return drive(
+                sending.policy(),
+                lambda attempt: attempt_once(sending, attempt, self.sender, clock=self._clock, wall=self._wall),
+                sleep=self._sleep,
+                clock=self._clock,
+            )
+        except BaseException as error:
+            self._broken_off(sending, error)
+            raise
 
-    async def aperform(self, sending: Sending) -> tuple[Verdict, Answer]:
+    async def aperform(self, sending: Sending) -> tuple[Verdict, Answer | None]:
         """Make the attempts; a cancellation closes the upstream, is put on record and passes on."""
         try:
             return await adrive(
@@ -173,15 +209,22 @@ class Dispatcher:
                 lambda attempt: attempt_once_async(
                     sending, attempt, self.async_sender, clock=self._clock, wall=self._wall
                 ),
+                sleep=self._asleep,
+                clock=self._clock,
             )
-        except asyncio.CancelledError:
-            sending.abandon()
-            self.finish(sending, FailureKind.CANCELLED)
+        except BaseException as error:
+            self._broken_off(sending, error)
             raise
 
-    def settle(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult | InvokeStream:
+    def _broken_off(self, sending: Sending, error: BaseException) -> None:
+        """Put on record that a caller left, by a cancellation or by Ctrl-C."""
+        sending.abandon()
+        if not isinstance(error, Exception):
+            self.finish(sending, FailureKind.CANCELLED)
+
+    def settle(self, sending: Sending, verdict: Verdict, answer: Answer | None) -> InvokeResult | InvokeStream:
         """Turn what the attempts brought into what the caller gets; raise where they failed."""
-        if answer.opening is None or answer.fault is not None:
+        if answer is None or answer.opening is None or answer.fault is not None:
             return self._plain(sending, verdict, answer)
         return InvokeStream(
             sending,
@@ -191,9 +234,9 @@ class Dispatcher:
             finish=lambda failure: self.finish(sending, failure),
         )
 
-    def asettle(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult | AsyncInvokeStream:
+    def asettle(self, sending: Sending, verdict: Verdict, answer: Answer | None) -> InvokeResult | AsyncInvokeStream:
         """Do what `settle` does, for what was sent asynchronously."""
-        if answer.opening is None or answer.fault is not None:
+        if answer is None or answer.opening is None or answer.fault is not None:
             return self._plain(sending, verdict, answer)
         return AsyncInvokeStream(
             sending,
@@ -203,19 +246,19 @@ class Dispatcher:
             finish=lambda failure: self.finish(sending, failure),
         )
 
-    def finish(self, sending: Sending, failure: FailureKind | None) -> None:
+    def finish(self, sending: Sending, failure: FailureKind | None, *, request_id: str | None = None) -> None:
         """Tell the observer that a request is over."""
-        if self.observe is not None:
-            report(self.observe, sending.exchange(sending.decision(), failure))
+        if is_wanted(self.observe):
+            report(self.observe, sending.exchange(failure, request_id=request_id))
 
     async def aclose(self) -> None:
         """Close what the running event loop holds open; `asyncio.run` does it by itself at its end."""
         await self.async_sender.aclose()
 
-    def _plain(self, sending: Sending, verdict: Verdict, answer: Answer) -> InvokeResult:
+    def _plain(self, sending: Sending, verdict: Verdict, answer: Answer | None) -> InvokeResult:
         self.finish(sending, verdict.failure)
-        if answer.fault is not None:
-            raise sending.failed(verdict, answer.fault)
+        if answer is None or answer.fault is not None:
+            raise sending.failed(verdict, answer.fault if answer is not None else None)
         return InvokeResult(answer.document, sending.decision())
 
 
@@ -232,7 +275,10 @@ def default_dispatcher() -> Dispatcher:
             current_user=current_user,
             sender=made.sender if made else None,
             async_sender=made.async_sender if made else None,
+            gate=made.gate if made else None,
         )
+        if made is not None:
+            made.gate.limit(limits_of(client.upstreams))  # the account's counts stay; what it may do is read anew
     return made
 
 
@@ -253,11 +299,13 @@ def invoke_llm(params: Mapping[str, Any] | None = None, /, **keywords: Any) -> I
     cascade is tried first; any other is replaced. A gateway that does not answer is rescued by the direct path.
 
     Returns:
-        The answer as the upstream sent it, a dict with `.decision`; with `stream=True` an iterator of chunks.
+        The answer as the upstream sent it, a dict with `.decision`, whichever path it took; with `stream=True` an
+        iterator of chunks.
 
     Raises:
         InvalidRequest: it cannot be sent; nothing was.
-        SendingFailed: nobody answered; one of its subclasses, with `.attempts` and `.decision`.
+        SendingFailed: nobody answered, or nothing may be sent now; one of its subclasses, with `.attempts`,
+            `.decision` and, where it is known when to come again, `.retry_after` in seconds.
     """
     return default_dispatcher().invoke(params, **keywords)
 

@@ -9,9 +9,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rollout.dispatch.classify import Fault, of_error
+from rollout.dispatch.substance import EMPTY, error_finish
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
-from rollout.wire.chat import DONE, delivers, error_in, parse_json, served_model
+from rollout.wire.chat import (
+    DONE,
+    Usage,
+    choices_in,
+    delivers,
+    error_in,
+    error_of_choice,
+    parse_json,
+    served_model,
+    usage_in,
+)
 from rollout.wire.sse import EventParser, EventTooLong
 
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
@@ -25,15 +36,17 @@ class Opening:
     where they end. `committed` says that something for the caller is among them.
     """
 
-    __slots__ = ("_headers", "_path", "committed", "events", "held", "model", "parser")
+    __slots__ = ("_headers", "_path", "committed", "events", "held", "limited", "model", "parser", "usage")
 
-    def __init__(self, path: Path, headers: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, headers: Mapping[str, str], *, limited: bool = False) -> None:
         self._path = path
         self._headers = headers
+        self.limited = limited
         self.committed = False
         self.events: list[bytes] = []
         self.held = bytearray()
         self.model: str | None = None
+        self.usage: Usage | None = None
         self.parser = EventParser()
 
     def feed(self, data: bytes, *, wall: float) -> Fault | None:
@@ -43,7 +56,7 @@ class Opening:
             events = self.parser.feed(data)
         except EventTooLong as error:
             return Fault(FailureKind.NO_ANSWER, str(error))
-        fault = self._judge(events, wall)
+        fault = self._judge(events, wall) if events else None
         if fault is None and not self.committed and len(self.held) > MAX_HELD_BYTES:
             return Fault(FailureKind.NO_ANSWER, f"{MAX_HELD_BYTES:,} bytes of a stream without a token in them")
         return fault
@@ -51,9 +64,11 @@ class Opening:
     def end(self, *, wall: float) -> Fault | None:
         """Take the end of the stream; return what is wrong, None where something was delivered after all."""
         fault = self._judge(self.parser.end(), wall)
-        if fault is None and not self.committed:
-            return Fault(FailureKind.NO_ANSWER, "a stream that ended before its first token")
-        return fault
+        if fault is not None or self.committed:
+            return fault
+        if self.events:
+            return Fault(FailureKind.TRUNCATED, "a stream that ended before its first token and without [DONE]")
+        return Fault(FailureKind.NO_ANSWER, "a stream that ended before its first token")
 
     def _judge(self, events: list[bytes], wall: float) -> Fault | None:
         self.events += events
@@ -61,14 +76,25 @@ class Opening:
             if self.committed:
                 return None
             if event == DONE:
-                return Fault(FailureKind.NO_ANSWER, "a stream that ended before its first token")
+                return EMPTY
             chunk = parsed_chunk(event)
             if chunk is None:
                 return Fault(FailureKind.NO_ANSWER, "a stream with something else than JSON in it")
             if (error := error_in(chunk)) is not None:
                 return of_error(self._path, error, self._headers, wall=wall)
             self.model = self.model or served_model(chunk)
-            self.committed = delivers(chunk)
+            self.usage = usage_in(chunk) or self.usage
+            if (failed := self._failed(chunk)) is not None:
+                return failed
+            self.committed = self.committed or delivers(chunk)
+        return None
+
+    def _failed(self, chunk: Any) -> Fault | None:
+        for choice in choices_in(chunk) if isinstance(chunk, dict) else ():
+            if (error := error_of_choice(choice)) is not None:
+                return error_finish(error)
+            if self.limited and choice.get("finish_reason") == "length":
+                self.committed = True  # the caller's own limit left nothing over: that is the answer
         return None
 
 

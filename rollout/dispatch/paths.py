@@ -1,7 +1,8 @@
 """An attempt as an HTTP call: where it goes, with which key, and what guards the price. Pure.
 
 Both paths carry `provider.max_price` of 0, so that OpenRouter itself refuses whatever costs something. The
-gateway is told to retry nothing and to fall back to nothing: retries and the cascade are ours, on both paths.
+gateway is told to retry nothing and to fall back to nothing: retries and the cascade are ours, on both paths. It
+is asked for the usage of a stream, which OpenRouter always sends.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ def call_for(
     if path is Path.LITELLM:
         document["model"] = f"openrouter/{model}"
         document["disable_fallbacks"] = True
+        if body.get("stream") is True:
+            # otherwise the gateway drops the chunk that says what was used, and so the proof that it cost nothing
+            options = body.get("stream_options")
+            document["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
     else:
         document["model"] = model
     if not upstreams.allow_paid:

@@ -63,9 +63,10 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
         if not isinstance(name, str):
             raise InvalidRequest(f"parameter names are text, not {name!r}")
     for camel, snake in _ALIASES.items():
-        value = given.pop(camel, None)
-        if value or given.get(snake) is None:
-            given[snake] = value
+        if camel in given:
+            value = given.pop(camel)
+            if value or given.get(snake) is None:
+                given[snake] = value
     body = {name: value for name, value in given.items() if value is not None}
     body["messages"] = _messages(body.get("messages"))
     tools = _tools(body)

@@ -1,26 +1,35 @@
 """One request on its way: its policy, the record of its attempts, and its decision or its error at the end.
 
 No sockets: the synchronous caller, the asynchronous caller and the endpoint perform the attempts, and all of
-them ask this what to do and tell it what came of it.
+them ask this what to do and tell it what came of it. It also gives back each attempt's permit, exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from math import isfinite
+from time import time
 from typing import Any, Protocol
 
 from rollout.dispatch.classify import Fault
 from rollout.dispatch.decision import Decision, Exchange
-from rollout.dispatch.failures import FACES
-from rollout.dispatch.paths import ATTRIBUTION, Attribution, Call, call_for
+from rollout.dispatch.failing import nobody_answered, nothing_sent
+from rollout.dispatch.paths import ATTRIBUTION, FREE_SUFFIX, Attribution, Call, call_for
+from rollout.dispatch.reporting import OnCost, report_cost
 from rollout.dispatch.request import choose_models
+from rollout.dispatch.substance import Wanted, wanted_by
 from rollout.domain.errors import SendingFailed
 from rollout.domain.evaluate import Evaluation
-from rollout.domain.failure import AttemptRecord, FailureKind
+from rollout.domain.failure import GATEWAY_FAULTS, AttemptRecord, FailureKind
 from rollout.domain.flag import MAIN_FLAG, Path
+from rollout.resilience.gate import Gate, Permit
 from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts
 from rollout.settings import Upstreams
+from rollout.wire.chat import Usage
+
+_LEFT = Fault(FailureKind.CANCELLED, "the caller left")
 
 
 class Decides(Protocol):
@@ -46,27 +55,38 @@ class Sending:
         user: whom the caller is asking for, None for nobody.
         decides: says which path, and names the cascade.
         upstreams: where the paths lead.
+        gate: says what may be sent now, and is told what came of it.
         clock: monotonic seconds.
+        wall: seconds since the epoch.
         attribution: who OpenRouter is told is asking.
-        rescue: whether the direct path may take over from the gateway.
+        rescue: whether the direct path may take over from the gateway; else whoever sends does, at its first fault.
+        evaluation: the decision, where it was made before.
+        on_cost: is told of an answer that cost money.
 
     Raises:
         InvalidRequest: the cascade is empty.
     """
 
     __slots__ = (
+        "_answered",
         "_attribution",
         "_clock",
+        "_hands_over",
         "_models",
+        "_on_cost",
+        "_permit",
         "_rescue",
         "_substituted",
+        "_wall",
         "body",
         "evaluation",
+        "gate",
         "last",
         "records",
         "started",
         "stream",
         "upstreams",
+        "wanted",
     )
 
     def __init__(
@@ -78,104 +98,184 @@ class Sending:
         user: object,
         decides: Decides,
         upstreams: Upstreams,
+        gate: Gate,
         clock: Callable[[], float],
+        wall: Callable[[], float] = time,
         attribution: Attribution = ATTRIBUTION,
         rescue: bool = True,
         evaluation: Evaluation | None = None,
+        on_cost: OnCost | None = None,
     ) -> None:
-        self._clock = clock
-        self.started = clock()
+        self._clock, self._wall = clock, wall
+        self.started = self._answered = clock()
         self.evaluation = evaluation if evaluation is not None else decides.evaluate(MAIN_FLAG, user)
-        self._models, self._substituted = choose_models(model, decides.cascade)
-        self.body, self.stream, self.upstreams = body, stream, upstreams
+        models, self._substituted = choose_models(model, decides.cascade)
+        self._models = models if upstreams.allow_paid else free_ones(models)
+        self.body, self.stream, self.upstreams, self.gate = body, stream, upstreams, gate
+        self.wanted: Wanted = wanted_by(body)
         self._attribution = attribution
+        self._on_cost = on_cost
+        self._hands_over = not rescue
         # without a key nobody can come to the rescue
         self._rescue = rescue and bool(upstreams.openrouter_key)
         self.records: list[AttemptRecord] = []
         self.last: Attempt | None = None
+        self._permit: Permit | None = None
 
     def policy(self) -> Policy:
         """Return the generator of attempts."""
         limits = self.upstreams
-        return attempts(
+        policy = attempts(
             self.evaluation.path,
             self._models,
+            gate=self.gate,
             now=self.started,
             total=limits.total_timeout,
             per_attempt=limits.first_token_timeout if self.stream else limits.attempt_timeout,
             rescue=self._rescue,
         )
+        return _handing_over(policy) if self._hands_over else policy
 
     def call(self, attempt: Attempt) -> Call:
-        """Return an attempt as an HTTP call.
+        """Return an attempt as an HTTP call; from here on its permit is kept here.
 
         Raises:
             InvalidRequest: it cannot be sent at all.
         """
         self.last = attempt
-        return call_for(attempt.path, attempt.model, self.body, self.upstreams, self._attribution)
+        try:
+            call = call_for(attempt.path, attempt.model, self.body, self.upstreams, self._attribution)
+        except BaseException:
+            self.gate.release(attempt.permit, sent=False)
+            raise
+        self._permit = attempt.permit
+        return call
 
     def note(
-        self, attempt: Attempt, fault: Fault | None, *, status: int | None, model: str | None, committed: bool = False
+        self,
+        attempt: Attempt,
+        fault: Fault | None,
+        *,
+        status: int | None,
+        model: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        usage: Usage | None = None,
+        committed: bool = False,
+        sent: bool = True,
     ) -> Outcome:
-        """Put an attempt on record; return its outcome for the policy."""
-        now = self._clock()
-        kind, detail = (fault.kind, self._without_secrets(fault.detail)) if fault else (None, None)
-        took = (now - attempt.started) * 1000
-        self.records.append(AttemptRecord(attempt.path, attempt.model, status, kind, took, model, detail))
-        return Outcome(kind, now, committed)
+        """Put an attempt on record and give its permit back; return its outcome for the policy.
 
-    def amend(self, kind: FailureKind, detail: str) -> None:
-        """Put on record that the last attempt failed after it had begun to answer."""
-        self.records[-1] = replace(self.records[-1], failure=kind, detail=self._without_secrets(detail))
+        Args:
+            attempt: which one.
+            fault: what is wrong with its answer, None where it serves.
+            status: the answer's HTTP status, None where there was none.
+            model: the model it names.
+            headers: its headers, looked up in lower case.
+            usage: what it says it used.
+            committed: whether the caller gets something of it, as of a stream that has begun.
+            sent: False where no byte of it can have reached the other side.
+        """
+        now = self._answered = self._clock()
+        kind, detail, wait = None, None, None
+        if fault is not None:
+            kind, detail, wait = fault.kind, self._without_secrets(fault.detail), fault.retry_after
+        self._give_back(fault, sent=sent)
+        prompt, completion, cost = usage or (None, None, None)
+        took = (now - attempt.started) * 1000
+        overhead = _overhead(headers) if headers is not None and attempt.path is Path.LITELLM else None
+        self.records.append(
+            AttemptRecord(
+                attempt.path,
+                attempt.model,
+                status,
+                kind,
+                took,
+                model,
+                detail,
+                took if committed else None,
+                prompt,
+                completion,
+                cost,
+                overhead,
+            )
+        )
+        if cost is not None and cost > 0:
+            self._charged(cost)
+        return Outcome(kind, now, committed, wait)
+
+    def used(self, usage: Usage | None) -> None:
+        """Put on record what a stream says it used, in its last chunk."""
+        if usage is None:
+            return
+        prompt, completion, cost = usage
+        last = self.records[-1]
+        self.records[-1] = replace(last, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+        if cost is not None and cost > 0 and not (last.cost is not None and last.cost > 0):
+            self._charged(cost)
+
+    def amend(self, fault: Fault) -> None:
+        """Put on record, and count, that the last attempt failed after it had begun to answer."""
+        last = self.records[-1]
+        self.records[-1] = replace(last, failure=fault.kind, detail=self._without_secrets(fault.detail))
+        self.gate.broke(last.path, last.model, fault.kind)
 
     def abandon(self) -> None:
-        """Put on record that the caller left while an attempt was on its way."""
-        last = self.last
-        if last is not None and len(self.records) < last.number:
-            self.note(last, Fault(FailureKind.CANCELLED, "the caller left"), status=None, model=None)
+        """Put on record that the caller left while an attempt was on its way; nothing where none was."""
+        if self._permit is not None and self.last is not None:
+            self.note(self.last, _LEFT, status=None)
 
     def decision(self) -> Decision:
         """Return what was decided and, so far, came of it."""
         evaluation, last = self.evaluation, self.last
         served = bool(self.records) and self.records[-1].failure is None
         return Decision(
-            path=evaluation.path,
-            served_by=last.path if last and served else None,
-            rescued_from=last.rescued_from if last and served else None,
-            model=last.model if last else self._models[0],
-            model_substituted=self._substituted,
-            reason=evaluation.reason,
-            cause=evaluation.cause,
-            bucket=evaluation.bucket,
-            revision=evaluation.revision,
-            attempts=tuple(self.records),
-            latency=self._clock() - self.started,
+            evaluation.path,
+            last.path if last and served else None,
+            last.rescued_from if last and served else None,
+            last.model if last else self._models[0],
+            self._substituted,
+            evaluation.reason,
+            evaluation.cause,
+            evaluation.bucket,
+            evaluation.revision,
+            tuple(self.records),
+            self._answered - self.started,
         )
 
-    def exchange(self, decision: Decision, failure: FailureKind | None, *, wrapped: bool = False) -> Exchange:
+    def exchange(
+        self, failure: FailureKind | None, *, wrapped: bool = False, request_id: str | None = None
+    ) -> Exchange:
         """Return what happened, for an observer; call it when it is over."""
         status = self.records[-1].status if self.records else None
-        return Exchange(decision, self.stream, failure, status, self._clock() - self.started, wrapped)
+        return Exchange(
+            self.decision(), self.stream, failure, status, self._clock() - self.started, wrapped, request_id
+        )
 
-    def failed(self, verdict: Verdict, fault: Fault) -> SendingFailed:
-        """Return the error for a request that nobody answered."""
-        return sending_failed(fault, self.records, self.decision(), advice=self._advice(verdict))
+    def failed(self, verdict: Verdict, fault: Fault | None) -> SendingFailed:
+        """Return the error for a request that nobody answered; `fault` is the last attempt's, None without one."""
+        if fault is None or not self.records:
+            return nothing_sent(verdict.refusal, self.decision(), wall=self._wall())
+        return nobody_answered(verdict.refusal, fault, self.decision(), self.upstreams, wall=self._wall())
 
-    def _advice(self, verdict: Verdict) -> str:
-        path = verdict.attempt.path
-        match verdict.failure:
-            case FailureKind.UNAUTHORIZED:
-                return f"; check {'LITELLM_MASTER_KEY' if path is Path.LITELLM else 'OPENROUTER_API_KEY'}"
-            case FailureKind.PAYMENT_REQUIRED:
-                return "; look at the credits and limits of the OpenRouter account"
-            case FailureKind.MODEL_GONE:
-                return f"; take {verdict.attempt.model!r} out of the cascade if it stays away"
-            case _:
-                pass
-        if path is Path.LITELLM and not self.upstreams.openrouter_key:
-            return "; it could not go direct either, because OPENROUTER_API_KEY is not set"
-        return ""
+    def _give_back(self, fault: Fault | None, *, sent: bool) -> None:
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        if fault is None:
+            self.gate.settle(permit, None)
+        elif fault.kind is FailureKind.CANCELLED:
+            self.gate.release(permit)
+        else:
+            # what a model cannot do for this one request speaks against nobody
+            kind = fault.kind if fault.fits else FailureKind.REJECTED
+            self.gate.settle(permit, kind, fault.retry_after, sent=sent)
+
+    def _charged(self, cost: float) -> None:
+        if self.upstreams.allow_paid:
+            return
+        last = self.records[-1]
+        self.gate.charged(last.model)
+        report_cost(self._on_cost, last.model, cost, last.path)
 
     def _without_secrets(self, text: str) -> str:
         for secret in (self.upstreams.openrouter_key, self.upstreams.litellm_key):
@@ -184,16 +284,30 @@ class Sending:
         return text
 
 
-def sending_failed(
-    fault: Fault, records: Sequence[AttemptRecord], decision: Decision, *, advice: str = ""
-) -> SendingFailed:
-    """Return the error of the tree that fits a fault; the last record says where it happened."""
-    last = records[-1]
-    answered = f"HTTP {last.status}, " if last.status is not None else ""
-    message = f"{last.path} failed with {last.model!r} ({answered}{fault.kind}): {last.detail}{advice}"
-    if len(records) > 1:
-        first = records[0]
-        message += f"; before that {first.path} failed ({first.failure}: {first.detail})"
-    return FACES[fault.kind].error(
-        message, attempts=records, status=last.status, retry_after=fault.retry_after, decision=decision
-    )
+def _handing_over(policy: Policy) -> Policy:
+    """Follow a policy until the gateway's first fault, at which somebody else takes over."""
+    try:
+        step = next(policy)
+        while True:
+            outcome = yield step
+            if isinstance(step, Attempt) and outcome.failure in GATEWAY_FAULTS:
+                return Verdict(step, outcome.failure)
+            step = policy.send(outcome)
+    except StopIteration as end:
+        verdict: Verdict = end.value
+        return verdict
+
+
+@lru_cache(maxsize=64)
+def free_ones(models: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the models whose ids say that they are free; all of them where none does, so that it is refused."""
+    return tuple(each for each in models if each.endswith(FREE_SUFFIX)) or models
+
+
+def _overhead(headers: Mapping[str, str]) -> float | None:
+    """Return the milliseconds that the gateway says it took itself."""
+    try:
+        milliseconds = float(headers["x-litellm-overhead-duration-ms"])
+    except (KeyError, ValueError):
+        return None
+    return milliseconds if isfinite(milliseconds) and milliseconds >= 0 else None

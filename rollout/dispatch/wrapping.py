@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from rollout.dispatch.decision import Decision, Exchange
-from rollout.dispatch.invoke import Dispatcher, default_dispatcher, report
+from rollout.dispatch.invoke import Dispatcher, default_dispatcher
 from rollout.dispatch.paths import NOT_THE_CALLERS
+from rollout.dispatch.reporting import is_wanted, report
 from rollout.dispatch.sending import Sending
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.failure import GATEWAY_FAULTS, AttemptRecord, FailureKind
 from rollout.domain.flag import Path
+from rollout.resilience.policy import Verdict
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -49,7 +51,7 @@ def wrap(old: Callable[_P, _R], *, dispatcher: Callable[[], Dispatcher] = defaul
             try:
                 if (sending := call.treatment()) is not None:
                     verdict, answer = await call.dispatcher.aperform(sending)
-                    if verdict.failure not in GATEWAY_FAULTS:
+                    if not _left_to_old(verdict):
                         return call.dispatcher.asettle(sending, verdict, answer)
             except InvalidRequest as error:
                 if error.field not in NOT_THE_CALLERS:
@@ -71,7 +73,7 @@ def wrap(old: Callable[_P, _R], *, dispatcher: Callable[[], Dispatcher] = defaul
         try:
             if (sending := call.treatment()) is not None:
                 verdict, answer = call.dispatcher.perform(sending)
-                if verdict.failure not in GATEWAY_FAULTS:
+                if not _left_to_old(verdict):
                     return call.dispatcher.settle(sending, verdict, answer)
         except InvalidRequest as error:
             if error.field not in NOT_THE_CALLERS:
@@ -85,6 +87,12 @@ def wrap(old: Callable[_P, _R], *, dispatcher: Callable[[], Dispatcher] = defaul
         return result
 
     return cast("Callable[_P, _R]", wrapped)
+
+
+def _left_to_old(verdict: Verdict) -> bool:
+    """Say whether the old function answers: the gateway failed, or rests, or has no model that may be asked."""
+    resting = verdict.attempt is None and verdict.failure in (FailureKind.RESTING, FailureKind.NOT_FREE)
+    return resting or verdict.failure in GATEWAY_FAULTS
 
 
 def _is_async(function: Any) -> bool:
@@ -116,7 +124,7 @@ class _WrappedCall:
 
     def answered(self, sending: Sending | None, failure: FailureKind | None) -> None:
         """Tell the observer that the old function answered, or failed to."""
-        if self.dispatcher.observe is None:
+        if not is_wanted(self.dispatcher.observe):
             return
         records: tuple[AttemptRecord, ...] = tuple(sending.records) if sending else ()
         evaluation, seconds = self.evaluation, self.dispatcher.now() - self.started

@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import uvicorn
 
 from rollout.domain.evaluate import Decider, Evaluation
 from rollout.domain.flag import Flag, Override, Variant
+from rollout.resilience.gate import Gate
+from rollout.resilience.quota import QuotaLimits
 from rollout.settings import Upstreams
 
 GATEWAY_KEY = "sk-gateway-secret"
@@ -242,6 +245,15 @@ def upstreams_at(url: str, **changes: Any) -> Upstreams:
 @pytest.fixture
 def client(upstream: Upstream) -> FixedClient:
     return FixedClient(upstreams_at(upstream.url))
+
+
+def a_gate(*, retries: bool = True, per_minute: int = 0, per_day: int = 0, **more: Any) -> Gate:
+    """A gate without limits of the account and without chance; `retries` False: the budget is spent."""
+    world = {"clock": monotonic, "wall": time, "chance": lambda: 0.0, **more}
+    gate = Gate(QuotaLimits(per_minute, per_day), **world)
+    while not retries and gate.may_retry():
+        pass
+    return gate
 
 
 class Served:

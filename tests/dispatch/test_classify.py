@@ -71,6 +71,96 @@ def test_a_model_that_the_gateway_does_not_know_is_the_gateways_fault() -> None:
     assert judged(400, error, path=Path.LITELLM).kind is FailureKind.SERVER_ERROR
 
 
+def through_the_gateway(status: int, error: Any) -> Any:
+    """What LiteLLM makes of an upstream's error: the whole answer as text in its own message."""
+    quoted = json.dumps({"error": {"code": status, **error}, "user_id": "u"})
+    return {"error": {"message": f"litellm.XError: OpenrouterException - {quoted}", "code": str(status), "type": None}}
+
+
+RESET = str(int((NOON + 30) * 1000))
+MINUTE = {
+    "message": "Rate limit exceeded: free-models-per-min. ",
+    "metadata": {"headers": {"X-RateLimit-Reset": RESET}},
+}
+DAY = {"message": "Rate limit exceeded: free-models-per-day-high-balance. "}
+BUSY = {"message": "Provider returned error", "metadata": {"raw": "x is temporarily rate-limited upstream."}}
+ENDED = {
+    "message": "The free variant a/b:free is no longer available. Use the paid model a/b instead.",
+    "availability": {"code": "free_variant_ended", "fallback_models": ["a/b"]},
+}
+TO_MIDNIGHT = 86_400 - NOON % 86_400
+
+
+@pytest.mark.parametrize("path", list(Path))
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "wait"),
+    [
+        (429, MINUTE, FailureKind.MINUTE_CAP, 30),
+        (429, {"message": MINUTE["message"]}, FailureKind.MINUTE_CAP, 60),
+        (429, DAY, FailureKind.DAY_CAP, TO_MIDNIGHT),
+        (
+            429,
+            {"message": "x", "metadata": {"limit_source": "openrouter_free_tier_daily"}},
+            FailureKind.DAY_CAP,
+            TO_MIDNIGHT,
+        ),
+        (429, BUSY, FailureKind.UPSTREAM_BUSY, None),
+        (
+            429,
+            {"message": "x", "metadata": {"limit_source": "upstream_provider_shared_pool"}},
+            FailureKind.UPSTREAM_BUSY,
+            None,
+        ),
+        (429, {"message": "slow down"}, FailureKind.RATE_LIMITED, None),
+        (503, {"message": "x", "availability": {"retry_after": 7}}, FailureKind.SERVER_ERROR, 7),
+        (404, ENDED, FailureKind.MODEL_GONE, None),
+        (404, {"message": "No endpoints found matching your data policy"}, FailureKind.MODEL_GONE, None),
+        (
+            404,
+            {"message": "No endpoints found for x that satisfy the requested max_price."},
+            FailureKind.NOT_FREE,
+            None,
+        ),
+        (404, {"message": "No endpoints found that support tool use."}, FailureKind.MODEL_GONE, None),
+        (400, {"message": "a/b:free is not a valid model ID"}, FailureKind.MODEL_GONE, None),
+        (400, {"message": "bad"}, FailureKind.REJECTED, None),
+        (403, {"message": "requires moderation", "metadata": {"flagged_input": ""}}, FailureKind.REJECTED, None),
+        (402, {"message": "Insufficient credits"}, FailureKind.PAYMENT_REQUIRED, None),
+    ],
+)
+def test_what_an_upstream_means_is_read_on_both_paths(
+    path: Path, status: int, error: Any, kind: FailureKind, wait: Any
+) -> None:
+    document = {"error": {"code": status, **error}} if path is Path.OPENROUTER else through_the_gateway(status, error)
+    fault = judged(status, document, path=path)
+    assert (fault.kind, fault.retry_after) == (kind, wait)
+    assert fault.fits is ("tool use" not in str(error))
+
+
+def test_the_sentences_of_a_model_that_is_gone_say_what_to_do_and_never_to_pay() -> None:
+    assert "paid one is suggested and never asked" in judged(404, {"error": ENDED}).detail
+    policy = {"error": {"message": "No endpoints found matching your data policy"}}
+    assert "privacy settings" in judged(404, policy).detail
+
+
+def test_a_message_that_cannot_be_parsed_is_searched() -> None:
+    text = f'429 free-models-per-day "X-RateLimit-Reset":"{RESET}" (cut off here {{"a'
+    fault = judged(429, {"error": {"message": text}}, path=Path.LITELLM)
+    assert (fault.kind, fault.retry_after) == (FailureKind.DAY_CAP, 30)
+
+
+def test_a_day_never_lasts_beyond_midnight() -> None:
+    headers = {"x-ratelimit-reset": str(int((NOON + 86_000) * 1000)), "retry-after": "5"}
+    assert judged(429, {"error": DAY}, headers=headers).retry_after == TO_MIDNIGHT
+
+
+def test_the_gateways_own_breaker_is_told_apart_from_the_upstreams_limits() -> None:
+    error = {"message": "No deployments available. Try again in 5 seconds.", "type": "all_deployments_in_cooldown"}
+    fault = judged(429, {"error": error}, path=Path.LITELLM)
+    assert (fault.kind, fault.retry_after) == (FailureKind.GATEWAY_COOLDOWN, 5)
+    assert judged(429, {"error": error}).kind is FailureKind.RATE_LIMITED
+
+
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -130,7 +220,10 @@ def test_a_stream_is_held_back_until_it_delivers() -> None:
     [
         (event({"error": {"code": 429, "message": "x"}}), FailureKind.RATE_LIMITED),
         (event({"error": {"code": "server_error"}}), FailureKind.NO_ANSWER),
-        (b"data: [DONE]\n\n", FailureKind.NO_ANSWER),
+        (b"data: [DONE]\n\n", FailureKind.EMPTY),
+        (event({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + b"data: [DONE]\n\n", FailureKind.EMPTY),
+        (event({"choices": [{"delta": {"role": "assistant"}}]}), FailureKind.TRUNCATED),
+        (event({"choices": [{"delta": {}, "finish_reason": "error"}]}), FailureKind.ERROR_FINISH),
         (b"data: garbage\n\n", FailureKind.NO_ANSWER),
         (b"", FailureKind.NO_ANSWER),
     ],

@@ -38,7 +38,14 @@ class Caller:
         sender: AsyncSender | None = (
             AiohttpSender() if way == "aiohttp" else AsyncHttpxSender() if way == "httpx" else None
         )
-        self.dispatcher = Dispatcher(client, observe=self.seen.append, async_sender=sender, **more)
+        self.slept: list[float] = []
+
+        async def asleep(seconds: float) -> None:
+            self.slept.append(seconds)
+
+        # without a retry to spare; tests of retries bring a gate that has some
+        world_of = {"gate": world.a_gate(retries=False), "sleep": self.slept.append, "asleep": asleep, **more}
+        self.dispatcher = Dispatcher(client, observe=self.seen.append, async_sender=sender, **world_of)
 
     def __call__(self, **params: Any) -> Any:
         return asyncio.run(self._async(params)) if self.way != "sync" else self._sync(params)
@@ -76,7 +83,7 @@ def test_the_decision_says_which_way_a_request_takes(call: Caller, upstream: wor
     assert (decision.path, decision.served_by, decision.rescued_from) == (Path.LITELLM, Path.LITELLM, None)
     assert (decision.reason, decision.cause, decision.revision) == (Reason.TARGETING_MATCH, Cause.OVERRIDE, 7)
     assert (decision.model, decision.model_substituted, decision.bucket) == (ALPHA, False, None)
-    assert decision.attempts[0].served_model == f"openrouter/{ALPHA}"
+    assert decision.attempts[0].served_model == ALPHA
     assert decision.latency > 0
 
 
@@ -223,10 +230,21 @@ def test_a_stream_that_stands_still_is_given_up_and_closed(
     assert upstream.directly[0].closed.wait(5)
 
 
-def test_a_stream_that_ends_before_its_first_token_is_no_answer(call: Caller, upstream: world.Upstream) -> None:
-    upstream.direct = world.streams(b"data: [DONE]\n\n")
-    with pytest.raises(UpstreamUnavailable, match="before its first token"):
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        ([b"data: [DONE]\n\n"], FailureKind.EMPTY),
+        ([world.chunk("m", {"role": "assistant", "content": ""})], FailureKind.TRUNCATED),
+        ([], FailureKind.NO_ANSWER),
+    ],
+)
+def test_a_stream_that_ends_before_its_first_token_is_a_failed_attempt(
+    call: Caller, upstream: world.Upstream, pieces: Any, kind: FailureKind
+) -> None:
+    upstream.direct = world.streams(*pieces)
+    with pytest.raises(UpstreamUnavailable) as caught:
         call(user="off", stream=True)
+    assert kinds(caught.value) == [(Path.OPENROUTER, kind)]
 
 
 def test_a_connection_is_used_again_after_answers_and_streams(

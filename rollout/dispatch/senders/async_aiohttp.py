@@ -39,10 +39,11 @@ def _fault(error: Exception) -> SendFault:
     if isinstance(error, aiohttp.ClientPayloadError):
         return SendFault(FailureKind.INTERRUPTED, "the connection was cut in the middle of the answer")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s")
+        return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s", sent=False)
     # never the error's own text where it could quote what was sent
     reason = getattr(error, "strerror", None) or type(error).__name__
-    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}")
+    sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
+    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}", sent=sent)
 
 
 class _Opened:

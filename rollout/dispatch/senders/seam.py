@@ -19,12 +19,16 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 
 
 class SendFault(Exception):
-    """A call got no answer; stays inside this part, where failures are values."""
+    """A call got no answer; stays inside this part, where failures are values.
 
-    def __init__(self, kind: FailureKind, detail: str) -> None:
+    `sent` is False where no byte of it can have reached the other side.
+    """
+
+    def __init__(self, kind: FailureKind, detail: str, *, sent: bool = True) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.sent = sent
 
 
 def too_long() -> SendFault:

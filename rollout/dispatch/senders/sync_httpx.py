@@ -39,7 +39,7 @@ _EXTENSIONS: Final = {"timeout": TIMEOUT.as_dict()}
 def fault_of(error: Exception, *, begun: bool) -> SendFault:
     """Return what httpx raised as a fault; `begun` where the answer's head was already there."""
     if isinstance(error, httpx.ConnectTimeout):
-        return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s")
+        return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s", sent=False)
     if isinstance(error, httpx.TimeoutException):
         return too_late("the answer")
     if begun:
@@ -47,7 +47,8 @@ def fault_of(error: Exception, *, begun: bool) -> SendFault:
     # never the error's own text where it could quote what was sent
     cause = error.__cause__.__cause__ if error.__cause__ is not None else None
     reason = getattr(cause, "strerror", None) or type(error).__name__
-    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}")
+    sent = not isinstance(error, httpx.ConnectError | httpx.InvalidURL)
+    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}", sent=sent)
 
 
 class _Deadline(threading.local):

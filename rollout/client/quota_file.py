@@ -1,0 +1,62 @@
+"""The quota's record on disk, so that a restart does not forget what was already spent today.
+
+One process owns it. It is written before each request is sent, moved into place whole and not forced to the disk:
+a process that was killed has lost nothing, a machine that lost power a few requests at the most.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Final
+
+from rollout.resilience.quota import QuotaRecord
+
+_log: Final = logging.getLogger("rollout.client")
+
+
+class QuotaFile:
+    """A quota's record in a file; what cannot be read or written is said once and never raised."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._beside = path.with_name(f".{path.name}.new")
+        self._said = False
+
+    def load(self) -> QuotaRecord | None:
+        """Return the record as it was last kept, None where there is none that can be read."""
+        try:
+            read = json.loads(self._path.read_bytes())
+            return QuotaRecord(
+                day=int(read["day"]),
+                used=int(read["used"]),
+                moments=tuple(float(moment) for moment in read["moments"]),
+                blocked_until=float(read["blocked_until"]),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self._say(f"the quota's record {str(self._path)!r} cannot be read ({type(error).__name__}); counting anew")
+            return None
+
+    def save(self, record: QuotaRecord) -> None:
+        """Keep a record."""
+        document = {
+            "day": record.day,
+            "used": record.used,
+            "moments": record.moments,
+            "blocked_until": record.blocked_until,
+        }
+        try:
+            self._beside.write_text(json.dumps(document), "ascii")
+            self._beside.replace(self._path)
+        except OSError as error:
+            self._say(
+                f"the quota's record {str(self._path)!r} cannot be written ({error.strerror}); a restart forgets it"
+            )
+
+    def _say(self, problem: str) -> None:
+        if not self._said:
+            _log.warning("%s", problem)
+        self._said = True
