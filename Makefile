@@ -4,7 +4,7 @@ SET_UP     = python=$$(PYTHON='$(PYTHON)' sh bin/find-python) && "$$python" bin/
 IN_VENV    = .venv/bin/python
 UV_COMPILE = UV_NO_CONFIG=1 uv pip compile --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --quiet
-FAST_TESTS = not postgres and not litellm and not browser and not processes
+FAST_TESTS = not postgres and not litellm and not browser and not processes and not slow
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench locks clean
@@ -38,6 +38,7 @@ locks: ## make the hash locks anew from pyproject.toml (needs uv)
 	$(UV_COMPILE) --extra server --extra postgres --group dev pyproject.toml -o locks/dev.txt
 	$(UV_COMPILE) --extra server --extra postgres --group build --group bench pyproject.toml -o locks/bench.txt
 	$(UV_COMPILE) locks/litellm.in -o locks/litellm.txt
+	$(UV_COMPILE) --group build pyproject.toml locks/openai2.in -o locks/openai2.txt
 
 clean: ## remove environments and caches; ./data stays
 	rm -rf .venv .bench-venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist .coverage .coverage.*

@@ -27,7 +27,7 @@ def _plain() -> bytes:
         "choices": [
             {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word " * 148 + "end"}}
         ],
-        "usage": {"prompt_tokens": 12, "completion_tokens": 149, "total_tokens": 161},
+        "usage": {"prompt_tokens": 12, "completion_tokens": 149, "total_tokens": 161, "cost": 0},
     }
     body = json.dumps(document).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body

@@ -80,6 +80,9 @@ def upstream_variables(port: int) -> dict[str, str]:
         "OPENROUTER_API_KEY": KEY,
         "LITELLM_BASE_URL": f"http://127.0.0.1:{port}",
         "LITELLM_MASTER_KEY": KEY,
+        # what is measured is not the account's quota
+        "ROLLOUT_FREE_REQUESTS_PER_MINUTE": "0",
+        "ROLLOUT_FREE_REQUESTS_PER_DAY": "0",
     }
 
 

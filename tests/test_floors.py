@@ -67,7 +67,8 @@ FLOORS: Final = {
     "__init__": may("client dispatch domain"),
     "__main__": may("cli"),
 }
-READERS_OF_THE_ENVIRONMENT: Final = ("client/client.py", "cli/", "gateway/install.py")  # the last where it is run as a program
+# gateway/install.py where it is run as a program of its own
+READERS_OF_THE_ENVIRONMENT: Final = ("client/client.py", "cli/", "gateway/install.py")
 
 MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 

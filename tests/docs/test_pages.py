@@ -112,7 +112,7 @@ def default_of(variable: str, settings: Settings) -> str:
         "ROLLOUT_HOST": settings.host,
         "ROLLOUT_PORT": settings.port,
         "ROLLOUT_KILL_FILE": settings.kill_file,
-        "ROLLOUT_FREE_REQUESTS_PER_MINUTE": settings.free_requests_per_minute,
+        "ROLLOUT_FREE_REQUESTS_PER_MINUTE": settings.upstreams.free_requests_per_minute,
     }.get(variable)
     return f"{found:g}" if isinstance(found, float) else "" if found is None else str(found)
 

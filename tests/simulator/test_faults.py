@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ def events_of(answer: httpx.Response) -> list[dict[str, Any]]:
         ("forbidden", 403, "moderation"),
         ("unauthorized", 401, "User not found."),
         ("not_found_free_variant_ended", 404, "no longer available"),
+        ("not_found_data_policy", 404, "matching your data policy"),
     ],
 )
 def test_an_error_answer_says_what_it_is(upstream: Any, kind: str, status: int, said: str, *, stream: bool) -> None:
@@ -65,6 +67,18 @@ def test_the_three_kinds_of_429_differ_in_source_and_headers(upstream: Any) -> N
     assert "x-ratelimit-reset" not in found["upstream_busy"].headers
 
 
+@pytest.mark.parametrize("kind", ["rate_limit_minute", "rate_limit_day"])
+def test_a_quota_may_be_told_when_it_resets(upstream: Any, kind: str) -> None:
+    upstream.script({"kind": kind, "seconds": 900})
+    reset = int(upstream.ask().headers["x-ratelimit-reset"]) / 1000 - time.time()
+    assert 800 < reset <= 900
+
+
+def test_a_503_may_say_something_absurd(upstream: Any) -> None:
+    upstream.script({"kind": "error_503_retry_after", "seconds": 999_999})
+    assert upstream.ask().headers["retry-after"] == "999999"
+
+
 def test_a_503_says_when_to_come_back(upstream: Any) -> None:
     upstream.script({"kind": "error_503_retry_after", "seconds": 7})
     answer = upstream.ask()
@@ -86,6 +100,29 @@ def test_finish_reason_error_is_a_200_with_partial_content(upstream: Any) -> Non
     last = events_of(streamed)[-2]
     assert last["choices"][0]["finish_reason"] == "error"
     assert streamed.text.endswith(DONE)
+
+
+def test_finish_reason_error_may_come_before_any_content(upstream: Any) -> None:
+    upstream.script({"kind": "finish_reason_error_at_once"})
+    choice = upstream.ask().json()["choices"][0]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("error", "")
+    deltas = [event["choices"][0]["delta"] for event in events_of(upstream.ask(stream=True)) if event["choices"]]
+    assert not any(delta["content"] for delta in deltas)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_content_may_be_cut_short_and_still_end_with_stop(upstream: Any, *, stream: bool) -> None:
+    upstream.script({"kind": "truncated_content"})
+    schema = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    answer = upstream.ask(stream=stream, response_format=wanted)
+    choices = [event["choices"][0] for event in events_of(answer) if event["choices"]] if stream else []
+    text = "".join(choice["delta"]["content"] for choice in choices)
+    if not stream:
+        choices = answer.json()["choices"]
+        text = choices[0]["message"]["content"]
+    assert choices[-1]["finish_reason"] == "stop"
+    assert text == '{"name": "'
 
 
 def test_an_error_may_hide_in_a_200(upstream: Any) -> None:
