@@ -7,7 +7,7 @@ from typing import Final
 
 from rollout.dispatch.asgi import Send
 from rollout.dispatch.failures import FACES
-from rollout.dispatch.opening import Opening
+from rollout.dispatch.opening import Opening, parsed_chunk
 from rollout.dispatch.senders.seam import AsyncOpened, Opened, SendFault, too_late
 from rollout.dispatch.sending import Sending
 from rollout.dispatch.tail import Tail
@@ -57,7 +57,16 @@ class Passage:
             return self._lines.feed(piece) + self._lines.end()
         if fault.kind in _SOUND_SO_FAR:
             return self._lines.feed(piece).partition(_LAST)[0]  # after [DONE] nobody would read the error
-        return b""  # half a line, or none that a client could read
+        return self._readable(piece)
+
+    def _readable(self, piece: bytes) -> bytes:
+        """Return the lines of a piece before the first that no client could read; what came with a break counts."""
+        readable = bytearray()
+        for line in self._lines.feed(piece).splitlines(keepends=True):
+            if not _is_readable(line):
+                break
+            readable += line
+        return bytes(readable)
 
     def end(self) -> tuple[bytes, FailureKind | None]:
         """Put on record how it ended; return the last bytes for the caller, and why it broke or was left."""
@@ -69,6 +78,13 @@ class Passage:
         if self.tail.told:
             return b"", fault.kind
         return b"\n\n" + error_event(fault.detail, kind=FACES[fault.kind].kind, code=fault.kind.value), fault.kind
+
+
+def _is_readable(line: bytes) -> bool:
+    field, _, value = line.strip().partition(b":")
+    if field == b"data":
+        return isinstance(parsed_chunk(value), dict)
+    return field in (b"", b"event", b"id", b"retry")
 
 
 async def pass_on(sending: Sending, opening: Opening, live: AsyncOpened, send: Send) -> FailureKind | None:

@@ -28,6 +28,9 @@ MAX_ATTEMPTS: Final = 3
 SANE_WAIT: Final = 60.0
 """Seconds; a longer wait that an upstream asks for is not waited within a request."""
 
+SHORTEST_ATTEMPT: Final = 0.05
+"""Seconds; with less than that left before the deadline nothing new is begun."""
+
 SHORTEST_WAIT: Final = 0.01
 """Seconds; a pause until the account's minute has room is no shorter, so that nobody spins."""
 
@@ -133,6 +136,7 @@ def attempts(
     """
     gate.begin()
     end = now + total
+    last = end - min(SHORTEST_ATTEMPT, total / 2)  # timers fire a little early: what is left then is no attempt
     walk = _Walk(path, models, rescue=rescue)
     attempt: Attempt | None = None
     failure: FailureKind | None = None
@@ -140,10 +144,10 @@ def attempts(
         admitted = _admitted(gate, walk, now)
         while isinstance(admitted, Refusal):
             wait = max(SHORTEST_WAIT, admitted.retry_after)
-            if admitted.kind is not FailureKind.MINUTE_CAP or now + wait >= end:
+            if admitted.kind is not FailureKind.MINUTE_CAP or now + wait >= last:
                 return Verdict(attempt, failure or admitted.kind, admitted)
             now = max(now + wait, (yield Pause(wait)).now)
-            if now >= end:  # overslept
+            if now >= last:  # overslept
                 return Verdict(attempt, failure or admitted.kind, admitted)
             admitted = _admitted(gate, walk, now)
         walk.number += 1
@@ -152,20 +156,20 @@ def attempts(
         )
         outcome = yield attempt
         failure, now = outcome.failure, max(now, outcome.now)
-        if failure is None or outcome.committed or now >= end:
+        if failure is None or outcome.committed or now >= last:
             return Verdict(attempt, failure)
         if failure in GATEWAY_FAULTS and walk.go_direct():
             walk.models.sort(key=lambda model: model != admitted.model)  # the same model first; sorting is stable
             continue  # a rescue costs no retry and no time
         walk.made += 1
-        pause = _wait(gate, walk, attempt.model, outcome, now, end)
+        pause = _wait(gate, walk, attempt.model, outcome, now, last)
         if isinstance(pause, Refusal):
             return Verdict(attempt, failure, pause)
-        if pause is None or now + pause >= end or not gate.may_retry():
+        if pause is None or now + pause >= last or not gate.may_retry():
             return Verdict(attempt, failure)
         if pause > 0:
             now = max(now + pause, (yield Pause(pause)).now)
-            if now >= end:
+            if now >= last:
                 return Verdict(attempt, failure)
 
 
@@ -186,7 +190,7 @@ def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
     return min(refusals, key=lambda refusal: refusal.retry_after)
 
 
-def _wait(gate: Gate, walk: _Walk, model: str, outcome: Outcome, now: float, end: float) -> float | Refusal | None:
+def _wait(gate: Gate, walk: _Walk, model: str, outcome: Outcome, now: float, last: float) -> float | Refusal | None:
     """Return seconds to wait before the next attempt; None where there is none, a refusal where that is why."""
     if outcome.failure is None or walk.made >= MAX_ATTEMPTS:
         return None
@@ -203,10 +207,10 @@ def _wait(gate: Gate, walk: _Walk, model: str, outcome: Outcome, now: float, end
             # the same model again: as long as it asked for, where that is sane
             asked = outcome.retry_after if outcome.retry_after is not None else 0.0
             walk.again[model] = now + max(ours, asked) if asked <= SANE_WAIT else inf
-    return _soonest(gate, walk, ours, now, end)
+    return _soonest(gate, walk, ours, now, last)
 
 
-def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, end: float) -> float | Refusal | None:
+def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, last: float) -> float | Refusal | None:
     """Return seconds until a model may be asked, a pause at the least: nobody pauses only to be refused then."""
     refusals: list[Refusal] = []
     later: list[float] = []
@@ -216,7 +220,7 @@ def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, end: float) -> f
             continue
         refusal = gate.refusal(walk.path, each)
         if refusal is not None and refusal.kind is FailureKind.MINUTE_CAP:
-            if now + refusal.retry_after >= end:
+            if now + refusal.retry_after >= last:
                 return refusal
             wait = max(wait, refusal.retry_after)
         elif refusal is not None and refusal.retry_after > wait:

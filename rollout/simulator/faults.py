@@ -22,24 +22,27 @@ class Kind(StrEnum):
     ERROR_500 = "error_500"
     ERROR_502 = "error_502"  # "Provider returned error"
     ERROR_503_RETRY_AFTER = "error_503_retry_after"  # `seconds` is the Retry-After
-    RATE_LIMIT_MINUTE = "rate_limit_minute"  # 429 free-models-per-min
-    RATE_LIMIT_DAY = "rate_limit_day"  # 429 free-models-per-day, until 00:00 UTC
+    RATE_LIMIT_MINUTE = "rate_limit_minute"  # 429 free-models-per-min; resets in `seconds`, 0: at the full minute
+    RATE_LIMIT_DAY = "rate_limit_day"  # 429 free-models-per-day; resets in `seconds`, 0: at 00:00 UTC
     UPSTREAM_BUSY = "upstream_busy"  # 429 of the provider's shared pool
     PAYMENT_REQUIRED = "payment_required"  # 402
     FORBIDDEN = "forbidden"  # 403, moderation
     UNAUTHORIZED = "unauthorized"  # 401
     NOT_FOUND_FREE_VARIANT_ENDED = "not_found_free_variant_ended"  # 404 that suggests the paid twin
+    NOT_FOUND_DATA_POLICY = "not_found_data_policy"  # 404 of the account's privacy switch
     HANG = "hang"  # accepts, never answers
     HEADERS_THEN_SILENCE = "headers_then_silence"
     COMMENTS_FOREVER = "comments_forever"  # a keep-alive comment every `seconds`
     ONE_TOKEN_THEN_SILENCE = "one_token_then_silence"  # noqa: S105 - a model's token, no secret
     SLOW = "slow"  # `seconds` before the answer, `chunk_seconds` between the chunks of a stream
     FINISH_REASON_ERROR = "finish_reason_error"  # 200, partial content, finish_reason "error"
+    FINISH_REASON_ERROR_AT_ONCE = "finish_reason_error_at_once"  # the same without any content
     ERROR_IN_200_BODY = "error_in_200_body"
     MID_STREAM_ERROR = "mid_stream_error"  # a chunk with a top-level error, then the stream ends
     EMPTY_CONTENT = "empty_content"
     NO_DONE = "no_done"  # streams only
-    TRUNCATED_JSON = "truncated_json"
+    TRUNCATED_JSON = "truncated_json"  # the document itself
+    TRUNCATED_CONTENT = "truncated_content"  # the text in it, which ends with "stop" all the same
     HTML_200 = "html_200"
     GARBAGE_LINES = "garbage_lines"
     GIANT_LINE = "giant_line"  # one line of `size_bytes`
@@ -50,6 +53,8 @@ class Kind(StrEnum):
 PARAMETERS: Final[Mapping[Kind, Mapping[str, float]]] = MappingProxyType(
     {
         Kind.ERROR_503_RETRY_AFTER: {"seconds": 2.0},
+        Kind.RATE_LIMIT_MINUTE: {"seconds": 0.0},
+        Kind.RATE_LIMIT_DAY: {"seconds": 0.0},
         Kind.COMMENTS_FOREVER: {"seconds": 1.0},
         Kind.SLOW: {"seconds": 1.0, "chunk_seconds": 0.0},
         Kind.GIANT_LINE: {"size_bytes": 64 * 1024 * 1024},
@@ -59,6 +64,9 @@ PARAMETERS: Final[Mapping[Kind, Mapping[str, float]]] = MappingProxyType(
 """What each kind may be told, with its default; a kind that is not listed takes nothing."""
 
 _MAX_SECONDS: Final = 3_600.0
+_MAX_SAID_SECONDS: Final = 1e9
+_SAYS_SECONDS: Final = frozenset({Kind.ERROR_503_RETRY_AFTER, Kind.RATE_LIMIT_MINUTE, Kind.RATE_LIMIT_DAY})
+"""Kinds whose `seconds` are not waited but said, however absurd."""
 _MAX_BYTES: Final = 256 * 1024 * 1024
 _STREAM_ONLY: Final = frozenset({Kind.NO_DONE})
 
@@ -125,7 +133,8 @@ class Fault:
         if self.first is not None:
             _counting("first", self.first)
         takes = PARAMETERS.get(self.kind, {})
-        for name, high in (("seconds", _MAX_SECONDS), ("chunk_seconds", _MAX_SECONDS), ("cost", 1_000.0)):
+        most = _MAX_SAID_SECONDS if self.kind in _SAYS_SECONDS else _MAX_SECONDS
+        for name, high in (("seconds", most), ("chunk_seconds", _MAX_SECONDS), ("cost", 1_000.0)):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name), 0, high)
         if self.size_bytes is not None:

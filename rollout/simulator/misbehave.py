@@ -15,6 +15,7 @@ from rollout.simulator.world import World
 
 _MARK: Final = b'"content": "@@"'  # unescaped quotes: no id or text can hold it
 _BLOCK: Final = 64 * 1024
+_APART_SECONDS: Final = 0.15
 _PROVIDER_ERROR: Final = {"code": 502, "message": "Provider disconnected"}
 _DEFAULT_LIMITS: Final = {Window.MINUTE: 20, Window.DAY: 50}
 _HTML_PAGE: Final = (
@@ -48,7 +49,9 @@ def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> R
 
     def limited(window: Window) -> Refusal:
         limit = world.account.limit(window) or _DEFAULT_LIMITS[window]
-        return refusals.rate_limited(Exhausted(window, limit, world.account.reset_ms(window)))
+        said = fault.parameter("seconds")
+        reset_ms = int((world.clock() + said) * 1000) if said else world.account.reset_ms(window)
+        return refusals.rate_limited(Exhausted(window, limit, reset_ms))
 
     match fault.kind:
         case Kind.ERROR_500:
@@ -71,6 +74,8 @@ def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> R
             return refusals.unauthorized()
         case Kind.NOT_FOUND_FREE_VARIANT_ENDED:
             return refusals.free_variant_ended(model)
+        case Kind.NOT_FOUND_DATA_POLICY:
+            return refusals.no_data_policy(model)
         case _:
             return None
 
@@ -96,10 +101,11 @@ async def _rest(exchange: Exchange, chunks: Chunks, between: float = 0.0) -> Non
 
 
 async def _begin(scene: Scene) -> Chunks:
-    """Start a stream and send its first token."""
+    """Start a stream and send its first token; what goes wrong comes a moment later, in a packet of its own."""
     chunks = Chunks(scene.answer)
     await scene.exchange.start(200, scene.headers)
     await scene.exchange.write(KEEP_ALIVE + chunks.role() + chunks.content()[0])
+    await scene.exchange.pause(_APART_SECONDS)
     return chunks
 
 
@@ -151,9 +157,15 @@ async def _slow(scene: Scene) -> None:
 
 
 async def _finish_reason_error(scene: Scene) -> None:
+    at_once = scene.fault.kind is Kind.FINISH_REASON_ERROR_AT_ONCE
     failed = {"finish_reason": "error", "native_finish_reason": "error", "error": _PROVIDER_ERROR}
     if scene.stream:
-        chunks = await _begin(scene)
+        if at_once:
+            chunks = Chunks(scene.answer)
+            await scene.exchange.start(200, scene.headers)
+            await scene.exchange.write(KEEP_ALIVE + chunks.role())
+        else:
+            chunks = await _begin(scene)
         last = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, **failed}
         await scene.exchange.end(chunks.event(choices=[last]) + chunks.usage() + DONE)
         return
@@ -161,7 +173,7 @@ async def _finish_reason_error(scene: Scene) -> None:
     def change(document: dict[str, Any]) -> None:
         choice = document["choices"][0]
         choice.update(failed)
-        choice["message"].update(content=(scene.answer.text or "")[:20])
+        choice["message"].update(content="" if at_once else (scene.answer.text or "")[:20])
         choice["message"].pop("tool_calls", None)
 
     await _plain(scene, change)
@@ -203,6 +215,11 @@ async def _truncated_json(scene: Scene) -> None:
         await scene.exchange.end(chunks.finish()[:60])
     else:
         await scene.exchange.respond(200, scene.headers, _body(scene)[:-40])
+
+
+async def _truncated_content(scene: Scene) -> None:
+    text = scene.answer.text or ""
+    await send_answer(scene.exchange, replace(scene.answer, text=text[: len(text) // 2]), stream=scene.stream)
 
 
 async def _html_200(scene: Scene) -> None:
@@ -261,11 +278,13 @@ _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
     Kind.ONE_TOKEN_THEN_SILENCE: _one_token_then_silence,
     Kind.SLOW: _slow,
     Kind.FINISH_REASON_ERROR: _finish_reason_error,
+    Kind.FINISH_REASON_ERROR_AT_ONCE: _finish_reason_error,
     Kind.ERROR_IN_200_BODY: _error_in_200_body,
     Kind.MID_STREAM_ERROR: _mid_stream_error,
     Kind.EMPTY_CONTENT: _empty_content,
     Kind.NO_DONE: _no_done,
     Kind.TRUNCATED_JSON: _truncated_json,
+    Kind.TRUNCATED_CONTENT: _truncated_content,
     Kind.HTML_200: _html_200,
     Kind.GARBAGE_LINES: _garbage_lines,
     Kind.GIANT_LINE: _giant_line,

@@ -176,6 +176,16 @@ def free_variant_ended(model: str) -> Refusal:
     )
 
 
+def no_data_policy(model: str) -> Refusal:
+    """404: the account's privacy switch keeps free models out."""
+    return _refusal(
+        404,
+        "No endpoints found matching your data policy (Free model publication). "
+        "Configure: https://openrouter.ai/settings/privacy",
+        availability=_availability("privacy_restricted", [model]),
+    )
+
+
 def withdrawn(model: str) -> Refusal:
     """404: the model was listed once and is gone."""
     if model.endswith(FREE_SUFFIX):

@@ -401,3 +401,14 @@ def test_the_data_plane_alone_loads_no_framework() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_content_that_came_with_the_break_in_one_piece_still_reaches_the_caller(
+    front: Front, upstream: world.Upstream
+) -> None:
+    content = b'data: {"choices":[{"index":0,"delta":{"content":"half"}}]}\n\n'
+    upstream.direct = world.streams(content + b'data: {"choices":[{"ind\n\n' + content, b"data: [DONE]\n\n")
+    response = front.post("off", stream=True)
+    first, *rest = [each for each in response.text.split("\n\n") if each.strip()]
+    assert first == content.decode().strip()
+    assert [json.loads(each.removeprefix("data: "))["error"]["code"] for each in rest] == ["interrupted"]

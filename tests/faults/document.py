@@ -1,0 +1,128 @@
+"""Write docs/faults.md from the fault table and from what was measured of LiteLLM alone.
+
+python -m tests.faults.document
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults.rows import FIRST, Cell, Row, Way, way, ways
+from tests.faults.table import ROWS
+from tests.faults.upstreams import ROOT
+
+PAGE: Final = ROOT / "docs" / "faults.md"
+MEASURED: Final = Path(__file__).with_name("litellm_alone.json")
+
+_HEAD: Final = """\
+# Faults
+
+What a caller gets for each fault, and what is sent for it. This page is generated from the table that the tests play:
+every line on both paths, plain and streaming, through `invoke_llm`, `ainvoke_llm` and the completions endpoint, the
+gateway's columns through the real LiteLLM. To write it again: `python -m tests.faults.document`.
+
+## How to read it
+
+`d1` is an attempt on the direct path with the first model of the cascade, `g2` one through the gateway with the second,
+and so on; the word after it is what was counted, as it stands in `decision.attempts`. An attempt in brackets never
+reached the upstream. Then what the caller got: **served**, or a typed error, or a **part** and then the typed error in
+the stream. Where a fault is about silence the deadlines are short: 6 s over all attempts, 2 s for a plain one, 1 s to a
+stream's first piece and between pieces. Where a fault meets the first model alone, the others are well.
+
+“LiteLLM alone” is what the official SDK got from the same LiteLLM without us, measured, not asserted: two retries, the
+same three models as fallbacks, no cooldown, 5 s for each read. In brackets: the calls that reached the upstream, and
+the seconds. The SDK's own two retries were switched off (each would send it all again); it hung up after 15 s.
+
+"""
+
+_LIMITS: Final = """
+## What cannot be seen behind the gateway
+
+LiteLLM rewrites what an upstream sends. What it restores or drops without a trace cannot be told from a good answer:
+
+"""
+
+_LEGEND: Final = """
+## The errors
+
+| Error | HTTP | When |
+|---|---|---|
+| `UpstreamUnavailable` | 502 | the upstream failed, or answered something that is no answer |
+| `UpstreamRejected` | 502; a wrong request: the upstream's own 4xx | a key, a credit or a model is missing |
+| `RateLimited` | 429 with `Retry-After` | a quota is used up, or the models are busy |
+| `DeadlineExceeded` | 504 | time ran out |
+
+An upstream's 401, 402 or 403 is never shown as such: it is about the key that we hold, not about the caller's. In a
+stream that has begun the error comes as an event with `error` in it, and `[DONE]` does not follow.
+"""
+
+
+def render(measured: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the page."""
+    lines = [_HEAD + "## The table\n"]
+    lines.append("| Fault | Meets | Direct | Gateway | LiteLLM alone |")
+    lines.append("|---|---|---|---|---|")
+    lines += [_line(row, measured) for row in ROWS]
+    limits = "\n".join(f"- {row.name}: {row.limit}." for row in ROWS if row.limit and row.meets == FIRST)
+    return "\n".join(lines) + "\n" + _LIMITS + limits + "\n" + _LEGEND
+
+
+def _line(row: Row, measured: Mapping[str, Mapping[str, Any]]) -> str:
+    name = row.name + (f"; {row.note}" if row.note else "")
+    meets = row.meets if row.kind else ""
+    return f"| {name} | {meets} | {_ways(row, 'direct')} | {_ways(row, 'gateway')} | {_alone(row, measured)} |"
+
+
+def _ways(row: Row, path: str) -> str:
+    plain, stream = row.way(path, stream=False), row.way(path, stream=True)
+    if plain is None or stream is None:
+        return ""
+    text = _all(plain) if plain == stream else f"plain: {_all(plain)}<br>stream: {_all(stream)}"
+    if row.then is not None:
+        again = way(row.then[0 if path == "direct" else 1])
+        text += f"<br>and then: {_way(again) if again.steps else f'nothing is sent, `{again.error}`'}"
+    return text
+
+
+_OTHERWISE: Final = {"half": "half an answer, taken for a whole one", "left": "closed"}
+
+
+def _all(text: str) -> str:
+    return ", or ".join(_way(right) for right in ways(text))
+
+
+def _way(right: Way) -> str:
+    steps = [f"`{step.place}` {step.counted.replace('_', ' ')}" for step in right.steps]
+    sent = ", ".join(text if step.arrived else f"({text})" for step, text in zip(right.steps, steps, strict=True))
+    if right.otherwise:
+        return f"{sent}: {_OTHERWISE[right.otherwise]}"
+    got = "**served**" if right.error is None else f"**part**, `{right.error}`" if right.part else f"`{right.error}`"
+    return f"{sent}: {got}"
+
+
+def _alone(row: Row, measured: Mapping[str, Mapping[str, Any]]) -> str:
+    plain, stream = (_measured(Cell(row, "gateway", stream, "sdk"), measured) for stream in (False, True))
+    if plain is None or stream is None:
+        return ""
+    return f"plain: {plain}<br>stream: {stream}"
+
+
+def _measured(cell: Cell, measured: Mapping[str, Mapping[str, Any]]) -> str | None:
+    found = measured.get(cell.id)
+    if found is None:
+        return None
+    calls = found["calls"]
+    return f"{found['answer']} ({calls} {'call' if calls == 1 else 'calls'}, {found['seconds']:.0f} s)"
+
+
+def page() -> str:
+    """Return the page as it has to be."""
+    return render(json.loads(MEASURED.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
