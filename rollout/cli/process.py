@@ -13,14 +13,12 @@ import json
 import logging
 import random
 import secrets
-import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final, TextIO
 
 import uvicorn
@@ -34,6 +32,7 @@ from rollout.cli.beside import (
     say_why_it_ended,
     simulator,
 )
+from rollout.cli.serving import Deciding, Phases, Uvicorn
 from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
@@ -48,7 +47,6 @@ from rollout.domain.roles import Role
 from rollout.domain.snapshot import Snapshot
 from rollout.gateway.place import ensure_master_key, port_is_free
 from rollout.gateway.plan import GatewayPlan
-from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.supervise import Supervisor
 from rollout.gateway.upstream import UpstreamWatch
 from rollout.gateway.watch import ExternalGateway
@@ -158,7 +156,7 @@ class Server:
         plane.start()
         sender = make_async_sender()
         completions = CompletionsApp(
-            _Deciding(holder),
+            Deciding(holder),
             lambda: upstreams,
             plane.may_send,
             simulated=self._simulated,
@@ -166,7 +164,7 @@ class Server:
             gate=gate,
             on_cost=quarantining(door, loop),
         )
-        server = _Uvicorn(
+        server = Uvicorn(
             uvicorn.Config(
                 assemble(plane, completions),
                 lifespan="off",
@@ -222,7 +220,7 @@ class Server:
             clock=time.time,
             sleep=asyncio.sleep,
             random=random.random,
-            on_change=_Phases().heard,
+            on_change=Phases().heard,
         )
 
     def _gate(self, upstreams: Upstreams) -> Gate:
@@ -259,56 +257,6 @@ class Server:
         say(f"Admin page:  {link}   (works once, for 15 minutes; then `rollout sign-in`)")
         say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
         say("Ctrl-C stops everything.")
-
-
-class _Uvicorn(uvicorn.Server):
-    """Uvicorn, telling when it listens, and leaving the process's end to us."""
-
-    def __init__(self, config: uvicorn.Config, on_started: functools.partial[None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            await asyncio.to_thread(self._on_started)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        """Stop; a second Ctrl-C does not wait for open requests.
-
-        Uvicorn's own also raises the signal again when it is done, which would end the process before LiteLLM
-        was stopped.
-        """
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
-
-
-class _Phases:
-    """Logs what the gateway is doing, once for each phase: an installation says something new every moment."""
-
-    def __init__(self) -> None:
-        self._last: GatewayPhase | None = None
-
-    def heard(self, state: GatewayState) -> None:
-        """Hear of a state."""
-        if state.phase is not self._last:
-            self._last = state.phase
-            log.info("gateway %s: %s", state.phase, state.detail)
-
-
-class _Deciding:
-    """The holder as the completions endpoint asks it; without a snapshot the cascade is empty."""
-
-    def __init__(self, holder: Holder) -> None:
-        self.evaluate = holder.evaluate
-        self._holder = holder
-
-    @property
-    def cascade(self) -> tuple[str, ...]:
-        """Return the installation's model ids."""
-        return self._holder.cascade or ()
 
 
 def _address(host: str, port: int) -> str:

@@ -10,7 +10,8 @@ from typing import Final
 from sqlalchemy import Connection, Select, func, select
 
 from rollout.domain.errors import NotFound, StoreFailed
-from rollout.domain.ledger import Entry, PersonalRow, SealedEntry, Verification, instant, unseal, verify
+from rollout.domain.ledger import Entry, PersonalRow, SealedEntry, instant, unseal
+from rollout.domain.verification import Verification, verify
 from rollout.store import tables
 
 _CHUNK = 500

@@ -8,9 +8,10 @@ from rollout.domain.access import AccessToken
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue
 from rollout.domain.evaluate import Evaluation
-from rollout.domain.ledger import Entry, Verification, instant
+from rollout.domain.ledger import Entry, instant
 from rollout.domain.sentences import sentence
 from rollout.domain.share import percentage_of
+from rollout.domain.verification import Verification
 
 MAX_KEY: Final = 1_024
 """Characters of a targeting key that comes over the wire; longer ones are mistakes."""

@@ -17,7 +17,6 @@ from rollout.domain.ledger import (
     ERASED,
     GENESIS,
     Action,
-    Break,
     Personal,
     PersonalRow,
     SealedEntry,
@@ -28,8 +27,8 @@ from rollout.domain.ledger import (
     parse_instant,
     seal,
     unseal,
-    verify,
 )
+from rollout.domain.verification import Break, verify
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AT = datetime(2026, 11, 22, 14, 3, tzinfo=UTC)

@@ -14,7 +14,8 @@ from rollout.control.flags import FlagChange, change_flag, kill, restore, set_ov
 from rollout.control.installation import set_cascade
 from rollout.domain.errors import NotFound, StoreFailed
 from rollout.domain.flag import MAIN_FLAG, Variant
-from rollout.domain.ledger import ERASED, GENESIS, Action, Break, digest_of
+from rollout.domain.ledger import ERASED, GENESIS, Action, digest_of
+from rollout.domain.verification import Break
 from rollout.store.door import Door
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, sealed_entries, verify_ledger
 from tests.databases import START, Clock, Database
