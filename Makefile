@@ -30,6 +30,7 @@ check: ## formatter, linter, types and the fast tests, under a minute
 bench: ## benchmarks with peers side by side (ARGS=... for bench)
 	@$(SET_UP) .bench-venv locks/bench.txt
 	@.bench-venv/bin/python -m rollout.gateway.install --into .cache/litellm
+	@.bench-venv/bin/python -m bench.portkey
 	@exec .bench-venv/bin/python -m bench $(ARGS)
 
 locks: ## make the hash locks anew from pyproject.toml (needs uv)

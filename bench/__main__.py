@@ -1,4 +1,4 @@
-"""Measure beside peers: `python -m bench [evaluator] [endpoint] [library] [snapshot] [--write]`."""
+"""Measure beside peers: `python -m bench [evaluator] [endpoint] [library] [streams] [snapshot] [--write]`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from bench.report import CannotMeasure, Part
+from bench.report import CannotMeasure, Part, between_marks
 
-PARTS: Final = ("evaluator", "endpoint", "library", "snapshot")
-_RESULTS: Final = Path(__file__).parent / "results.md"
+PARTS: Final = ("evaluator", "endpoint", "library", "streams", "snapshot")
+_RESULTS: Final = Path(__file__).parent.parent / "docs" / "performance.md"
 _ROUNDS: Final = 5
 
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, metavar="N", help=f"rounds, {_ROUNDS} by default")
-    parser.add_argument("--write", action="store_true", help=f"write {_RESULTS.name} too, if every part could run")
+    parser.add_argument("--write", action="store_true", help=f"write docs/{_RESULTS.name} too, if every part could run")
     options = parser.parse_args(arguments)
     if unknown := [part for part in options.part if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(parts: Sequence[str], rounds: int, *, write: bool) -> int:
     """Run parts in turn, printing each when it is there; return the exit code."""
-    written = [f"# Measured by `make bench`\n\n{_machine(rounds)}\n"]
+    written = [f"{_machine(rounds)}\n"]
     failed = False
     for name in parts:
         began = monotonic()
@@ -58,16 +59,20 @@ def measure(parts: Sequence[str], rounds: int, *, write: bool) -> int:
     if write and failed:
         print(f"{_RESULTS.name} was left as it is, because a part is missing", file=sys.stderr)
     elif write:
-        _RESULTS.write_text("\n".join(written), encoding="utf-8")
+        page = _RESULTS.read_text(encoding="utf-8")
+        _RESULTS.write_text(between_marks(page, "\n".join(written)), encoding="utf-8")
         print(f"written to {_RESULTS}")
     return int(failed)
 
 
 def _machine(rounds: int) -> str:
+    load = os.getloadavg()[1]
     return (
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} {platform.machine()}; "
-        f"medians of {rounds} rounds in which the contenders take turns. Single times move with the machine; the "
-        "ratios are what to compare."
+        f"Measured on {datetime.now(UTC).date().isoformat()}: {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}, {platform.system()} {platform.machine()}; "
+        f"medians of {rounds} rounds in which the contenders take turns. In the five minutes before, "
+        f"{load:.1f} other processes were at work on average, and other work may have run beside it. "
+        "Single times move with the machine; the ratios are what to compare."
     )
 
 

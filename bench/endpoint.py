@@ -1,4 +1,4 @@
-"""In front: what a hop adds to a direct call, ours beside the real LiteLLM proxy, all to one upstream stub."""
+"""In front: what a hop adds to a direct call, ours beside the real LiteLLM proxy and Portkey, to one upstream stub."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
+from bench import portkey
 from bench.load import Load
 from bench.processes import ROOT, Server, free_port, python_server, request
 from bench.report import Aim, CannotMeasure, Part, Series, at_least, at_most, number, percentile, times
@@ -26,6 +27,7 @@ BARE: Final = "bare ASGI + aiohttp"
 OURS: Final = "rollout, endpoint alone"
 WITH_CONTROL: Final = "rollout serve"
 LITELLM: Final = "LiteLLM proxy"
+PORTKEY: Final = "Portkey gateway"
 
 _COMPLETIONS: Final = "/v1/chat/completions"
 _STARTS: Final = 5
@@ -36,7 +38,7 @@ _LITELLM_PATIENCE: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A way to the stub: where, and the requests as they are sent to it."""
+    """A way to the stub: where, and the requests as they are sent to it; `stream` is empty where it cannot stream."""
 
     port: int
     plain: Sequence[bytes]
@@ -54,6 +56,8 @@ class Found:
     whole: dict[str, list[float]] = field(default_factory=dict)
     cold: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def litellm_environment_folder() -> Path:
@@ -98,9 +102,9 @@ def run(rounds: int) -> Part:
     return _part(found)
 
 
-def _hop(port: int, *, secret: str = KEY, model: str = MODEL) -> Hop:
+def _hop(port: int, *, secret: str = KEY, model: str = MODEL, more: Mapping[str, str] | None = None) -> Hop:
     def requests(*, stream: bool) -> Sequence[bytes]:
-        headers = {"Authorization": f"Bearer {secret}"}
+        headers = {"Authorization": f"Bearer {secret}", **(more or {})}
         return [
             request("POST", _COMPLETIONS, headers=headers, body=body)
             for body in chats(_PEOPLE, stream=stream, model=model)
@@ -110,7 +114,11 @@ def _hop(port: int, *, secret: str = KEY, model: str = MODEL) -> Hop:
 
 
 def _ask(hop: Hop) -> bytes:
-    return hop.plain[0].replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\nConnection: close\r\n")
+    return _once(hop.plain[0])
+
+
+def _once(asked: bytes) -> bytes:
+    return asked.replace(b"Host: 127.0.0.1\r\n", b"Host: 127.0.0.1\r\nConnection: close\r\n")
 
 
 def _start(stack: ExitStack, folder: Path, stub_port: int, found: Found) -> Mapping[str, tuple[Server, Hop]]:
@@ -156,13 +164,35 @@ def _start(stack: ExitStack, folder: Path, stub_port: int, found: Found) -> Mapp
     stack.enter_context(server)
     found.cold[LITELLM] = server.wait(_ask(hop), patience=_LITELLM_PATIENCE)
     servers[LITELLM] = server, hop
+    if started := _portkey(stack, stub_port, found):
+        servers[PORTKEY] = started
     return servers
+
+
+def _portkey(stack: ExitStack, stub_port: int, found: Found) -> tuple[Server, Hop] | None:
+    """Start Portkey's gateway where it can run; note what it cannot do here."""
+    if why := portkey.why_not(portkey.FOLDER, os.environ.get("PATH", os.defpath)):
+        found.left_out[PORTKEY] = f"not run: {why}"
+        return None
+    server = stack.enter_context(portkey.server(PORTKEY, portkey.FOLDER))
+    hop = _hop(server.port, more=portkey.headers(stub_port))
+    found.cold[PORTKEY] = server.wait(_ask(hop))
+    if not portkey.answers(server.port, _ask(hop), b'end"'):
+        raise CannotMeasure("Portkey's gateway answered 200 with something else than the stub's answer")
+    note = f"Portkey {portkey.RELEASE}, one process."
+    if not portkey.answers(server.port, _once(hop.stream[0]), b"data: [DONE]"):
+        hop = replace(hop, stream=())
+        note += " It does not bring the stub's stream through with the node of this machine, so nothing is timed there."
+    found.notes.append(note)
+    return server, hop
 
 
 def _measure(load: Load, hops: Mapping[str, Hop], found: Found, rounds: int) -> None:
     for hop in hops.values():  # warm: connections, caches, whatever is made on first use
         load.run(hop.port, hop.plain, concurrency=8, seconds=0.5, most=200)
-        load.run(hop.port, hop.stream, concurrency=1, seconds=0.5, most=10)
+        if hop.stream:
+            load.run(hop.port, hop.stream, concurrency=1, seconds=0.5, most=10)
+    streaming = {name: hop for name, hop in hops.items() if hop.stream}
     for _ in range(rounds):
         for _ in range(_TURNS):
             for name, hop in hops.items():
@@ -172,7 +202,7 @@ def _measure(load: Load, hops: Mapping[str, Hop], found: Found, rounds: int) -> 
         for name, hop in hops.items():
             found.per_second.add(name, load.run(hop.port, hop.plain, concurrency=32, seconds=1.2).per_second)
         for _ in range(_TURNS):
-            for name, hop in hops.items():
+            for name, hop in streaming.items():
                 stream = load.run(hop.port, hop.stream, concurrency=1, seconds=0.25, most=50)
                 found.stream.add(name, percentile(stream.whole, 50))
                 found.first.add(name, percentile(stream.first, 50))
@@ -196,20 +226,23 @@ def _part(found: Found) -> Part:
         "",
         "",
     )
-    hops = (
-        (
+
+    def hop(name: str) -> tuple[str, ...]:
+        if why := found.left_out.get(name):
+            return (name, why, *[""] * 7)
+        streams = name in found.stream
+        return (
             name,
             number(found.middle.added(name, DIRECT)),
             number(tail(name)),
             number(found.per_second.median(name)),
-            number(found.first.added(name, DIRECT)),
-            number(found.stream.added(name, DIRECT)),
+            number(found.first.added(name, DIRECT)) if streams else "-",
+            number(found.stream.added(name, DIRECT)) if streams else "-",
             number(found.cold[name]),
             number(found.memory[name]),
             share_of_litellm(name),
         )
-        for name in (BARE, OURS, WITH_CONTROL, LITELLM)
-    )
+
     litellm = pinned_release((resource("locks") / "litellm.txt").read_text(encoding="utf-8"))
     return Part(
         title="In front of the upstream",
@@ -224,13 +257,14 @@ def _part(found: Found) -> Part:
             "MB",
             "p50 less than LiteLLM",
         ),
-        rows=[direct, *hops],
+        rows=[direct, *map(hop, (BARE, OURS, WITH_CONTROL, LITELLM, PORTKEY))],
         aims=_aims(found, tail(OURS)),
         notes=(
             "One at a time but where it says otherwise; the direct call's own times stand in brackets. "
             f"LiteLLM {litellm}, one worker.",
             "Ours evaluates a share of 50 % with forced users, counts, and answers with headers; both of its paths "
             "lead to the stub. `rollout serve` is the endpoint and the control plane in one process.",
+            *found.notes,
         ),
     )
 

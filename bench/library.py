@@ -76,7 +76,7 @@ def run(rounds: int) -> Part:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stub = stack.enter_context(python_server("the upstream stub", "bench.stub"))
         stub.wait(request("POST", "/api/v1/chat/completions", body=b"{}"))
-        client = _client(folder, stub.port)
+        client = client_beside(folder, stub.port)
         set_default_client(client)
         stack.callback(set_default_client, None)
         sdk = stack.enter_context(_sdk(folder, stub.port))
@@ -87,7 +87,8 @@ def run(rounds: int) -> Part:
     return _part(found)
 
 
-def _client(folder: Path, stub_port: int) -> RolloutClient:
+def client_beside(folder: Path, stub_port: int) -> RolloutClient:
+    """Return a client with its snapshot, both of whose paths lead to the stub."""
     document = encode(a_snapshot(overrides=1000))
     client = RolloutClient(
         "http://127.0.0.1:9",
@@ -261,13 +262,14 @@ def _part(found: Found) -> Part:
             number(found.middle.added(name, base) * 1000) if name != base else "",
             times(found.middle.ratio(name, base)) if name != base else "",
             number(found.per_second.median(name)) if name != SDK else "",
+            times(found.per_second.ratio(name, base)) if name not in (SDK, base) else "",
         )
 
     ours, sdk = found.middle.added(AINVOKE, AIOHTTP), found.middle.added(SDK, AIOHTTP)
     logic = found.cpu.added(LOGIC, _JSON)
     return Part(
         title="In an application",
-        head=("one call", "p50 us", "added us", "of its base", "calls/s, 32 at once"),
+        head=("one call", "p50 us", "added us", "of its base", "calls/s, 32 at once", "of its base's"),
         rows=[row(AIOHTTP, AIOHTTP), row(AINVOKE, AIOHTTP), row(SDK, AIOHTTP), row(HTTPX, HTTPX), row(INVOKE, HTTPX)],
         aims=(
             at_most("own logic, CPU per call", logic, 10, " us"),

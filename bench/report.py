@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
+BEGIN: Final = "<!-- measured: written by `make bench ARGS=--write` -->"
+END: Final = "<!-- measured: end -->"
 _GOOD_DIGITS: Final = 3
 
 
@@ -27,6 +29,9 @@ class Series:
     def add(self, contender: str, figure: float) -> None:
         """Take down a contender's figure of the next round."""
         self._figures.setdefault(contender, []).append(figure)
+
+    def __contains__(self, contender: str) -> bool:
+        return contender in self._figures
 
     def median(self, contender: str) -> float:
         """Return the median over the rounds."""
@@ -124,6 +129,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     first, *others = widths
     rule = "|-" + "-" * first + "-|" + "".join("-" * (width + 1) + ":|" for width in others)
     return "\n".join((line(head), rule, *map(line, rows)))
+
+
+def between_marks(page: str, text: str) -> str:
+    """Return a page with what stands between its two marks replaced.
+
+    Raises:
+        ValueError: the page does not hold each mark once, in order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in after:
+        raise ValueError(f"the page has to hold {BEGIN} and then {END}, once each")
+    return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
 
 
 def number(figure: float) -> str:

@@ -39,15 +39,13 @@ class OwnGate:
     A forked child makes its own: the lock of its parent's may have been held at that moment, for ever.
     """
 
-    __slots__ = ("_forks", "_made", "_make")
+    __slots__ = ("_made", "_make")
 
     def __init__(self, make: Callable[[], Gate], given: Gate | None = None) -> None:
         self._make = make
-        self._made = given
-        self._forks = _forks[0]
+        self._made: dict[int, Gate] = {_forks[0]: given} if given else {}
 
     def get(self) -> Gate:
-        """Return it."""
-        if self._made is None or self._forks != _forks[0]:
-            self._made, self._forks = self._make(), _forks[0]
-        return self._made
+        """Return it; of many threads that come first at once the first one's stays."""
+        forks = _forks[0]
+        return self._made.get(forks) or self._made.setdefault(forks, self._make())

@@ -89,8 +89,8 @@ class Dispatcher:
         self.client = client
         self.observe = observe
         self._current_user = current_user
-        self._sender = sender
-        self._async_sender = async_sender
+        self._senders: dict[str, Sender] = {"own": sender} if sender else {}
+        self._async_senders: dict[str, AsyncSender] = {"own": async_sender} if async_sender else {}
         self._clock = clock
         self._wall = wall
         self._attribution = attribution
@@ -119,16 +119,13 @@ class Dispatcher:
     @property
     def sender(self) -> Sender:
         """Return what sends synchronously; made when first asked for, so that nobody imports both libraries in vain."""
-        if self._sender is None:
-            self._sender = make_sender()
-        return self._sender
+        # of many threads that come at once the first one's stays: what is in use is never replaced
+        return self._senders.get("own") or self._senders.setdefault("own", make_sender())
 
     @property
     def async_sender(self) -> AsyncSender:
         """Return what sends asynchronously; made when first asked for."""
-        if self._async_sender is None:
-            self._async_sender = make_async_sender()
-        return self._async_sender
+        return self._async_senders.get("own") or self._async_senders.setdefault("own", make_async_sender())
 
     def decide(self, user: object) -> Evaluation:
         """Evaluate the flag for a user, for the current one where None is named."""
@@ -269,16 +266,17 @@ def default_dispatcher() -> Dispatcher:
     """Return this process's dispatcher, over the default client of the moment; both outlive a fork."""
     client = default_client()
     made = _made.get("default")
-    if made is None or made.client is not client:
+    if made is None:  # of many threads that come at once the first one's stays
+        made = _made.setdefault("default", Dispatcher(client, current_user=current_user))
+    if made.client is not client:
         made = _made["default"] = Dispatcher(
             client,
             current_user=current_user,
-            sender=made.sender if made else None,
-            async_sender=made.async_sender if made else None,
-            gate=made.gate if made else None,
+            sender=made.sender,
+            async_sender=made.async_sender,
+            gate=made.gate,
         )
-        if made is not None:
-            made.gate.limit(limits_of(client.upstreams))  # the account's counts stay; what it may do is read anew
+        made.gate.limit(limits_of(client.upstreams))  # the account's counts stay; what it may do is read anew
     return made
 
 

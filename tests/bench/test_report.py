@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.report import Part, Series, at_least, at_most, number, percentile, table
+from bench.report import BEGIN, END, Part, Series, at_least, at_most, between_marks, number, percentile, table
 
 
 def a_series(**figures: tuple[float, ...]) -> Series:
@@ -69,3 +69,21 @@ def test_a_part_says_which_aims_were_missed() -> None:
     assert "## Speed" in part.markdown()
     assert "A note." in part.markdown()
     assert "| ours | at most 5 ns |  9 ns | NOT MET |" in part.markdown()
+
+
+def test_what_was_measured_replaces_what_stood_between_the_marks_and_nothing_else() -> None:
+    page = between_marks(f"# Page\n\n{BEGIN}\nold\n{END}\n\nMore.\n", "new\n")
+    assert page == f"# Page\n\n{BEGIN}\n\nnew\n\n{END}\n\nMore.\n"
+    assert between_marks(page, "new") == page
+
+
+@pytest.mark.parametrize("page", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"])
+def test_a_page_without_its_marks_is_left_alone(page: str) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        between_marks(page, "new")
+
+
+def test_a_contender_that_was_not_measured_is_not_in_a_series() -> None:
+    series = a_series(ours=(1,))
+    assert "ours" in series
+    assert "theirs" not in series

@@ -3,6 +3,7 @@ import json
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -430,3 +431,18 @@ def test_an_answer_that_drips_is_over_at_its_deadline(client: world.FixedClient,
     with pytest.raises(DeadlineExceeded):
         Caller(client, "sync")(user="off")
     assert time.monotonic() - started < 0.5
+
+
+def test_many_threads_that_come_first_at_once_share_one_sender(
+    client: world.FixedClient, upstream: world.Upstream
+) -> None:
+    dispatcher = Dispatcher(client)
+    together = threading.Barrier(16)
+
+    def first() -> tuple[int, int]:
+        together.wait()
+        return id(dispatcher.sender), id(dispatcher.gate)
+
+    with ThreadPoolExecutor(16) as threads:
+        made = {each.result() for each in [threads.submit(first) for _ in range(16)]}
+    assert len(made) == 1
