@@ -216,7 +216,7 @@ class CompletionsApp:
             return kind
         if answer.opening is None:
             content_type = (b"content-type", answer.content_type.encode("latin-1", "replace") or JSON[1])
-            await reply(send, 200, [*constant, *decided(sending.decision()), content_type], answer.body)
+            await reply(send, 200, [*constant, *decided(sending.decision()), content_type], answer.raw())
             return None
         headers = [*constant, *stream_headers(sending.decision(), answer.content_type)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -30,7 +30,8 @@ _OpenedT = TypeVar("_OpenedT", Opened, AsyncOpened)
 class Answer(NamedTuple):
     """What an attempt brought.
 
-    A plain answer: `body` as it came and `document` parsed. A stream: `opening` holds what was read of it so far
+    A plain answer: `body` as it came and `document` parsed, `restored` where the document is no longer what the body
+    says; `raw` gives the bytes for a caller. A stream: `opening` holds what was read of it so far
     and `live` where the rest comes from, a synchronous or an asynchronous one. `fault` says why there is none.
     """
 
@@ -40,6 +41,11 @@ class Answer(NamedTuple):
     content_type: str = ""
     opening: Opening | None = None
     live: Any = None
+    restored: bool = False
+
+    def raw(self) -> bytes:
+        """Return the bytes a caller gets: as they came, written anew only where something was put back."""
+        return dump_json(self.document) if self.restored else self.body
 
 
 def attempt_once(
@@ -137,17 +143,17 @@ def _plain(
 ) -> tuple[Outcome, Answer]:
     fault, document = classify(attempt.path, status, headers, body, wall=wall)
     model = usage = None
+    changed: tuple[str, ...] = ()
     if fault is None:
         if attempt.path is Path.LITELLM:
             document, changed = restore(document, model=attempt.model)
-            body = dump_json(document) if changed else body
         model, usage = served_model(document), usage_in(document)
         if sending.stream:
             fault = Fault(FailureKind.NO_ANSWER, "a plain answer where a stream was asked for")
         else:
             fault = judge_answer(document, sending.wanted)
     outcome = sending.note(attempt, fault, status=status, model=model, headers=headers, usage=usage)
-    return outcome, Answer(fault, body, document, headers.get("content-type", ""))
+    return outcome, Answer(fault, body, document, headers.get("content-type", ""), restored=bool(changed))
 
 
 def _silent(

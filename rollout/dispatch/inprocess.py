@@ -139,4 +139,4 @@ def _plain(
         reply = failure_reply(error, verdict.failure or FailureKind.NO_ANSWER)
         return reply._replace(headers=[*reply.headers, identity])
     content_type = (b"content-type", brought.content_type.encode("latin-1", "replace") or JSON[1])
-    return Reply(200, [*decided(sending.decision()), content_type, identity], brought.body)
+    return Reply(200, [*decided(sending.decision()), content_type, identity], brought.raw())

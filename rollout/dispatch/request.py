@@ -27,6 +27,8 @@ _ALIASES: Final = {
 # tuples, not sets: what is looked up in them may be anything, a list too
 _PARTS: Final = ("file", "file_url", "image_url", "input_audio", "refusal", "text", "video_url")
 _ROLES: Final = ("assistant", "developer", "function", "system", "tool", "user")
+_PLAIN: Final = ("user", "assistant", "system")
+_PLAIN_FIELDS: Final = {"role", "content"}
 
 
 class Request(NamedTuple):
@@ -59,14 +61,15 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
             f"the parameters must be one mapping such as {{'messages': [...]}} or keywords, not {_kind(params)}"
         )
     given = {**(params or {}), **keywords}
-    for name in given:
+    for name in params or ():
         if not isinstance(name, str):
             raise InvalidRequest(f"parameter names are text, not {name!r}")
-    for camel, snake in _ALIASES.items():
-        if camel in given:
-            value = given.pop(camel)
-            if value or given.get(snake) is None:
-                given[snake] = value
+    if not _ALIASES.keys().isdisjoint(given):
+        for camel, snake in _ALIASES.items():
+            if camel in given:
+                value = given.pop(camel)
+                if value or given.get(snake) is None:
+                    given[snake] = value
     body = {name: value for name, value in given.items() if value is not None}
     body["messages"] = _messages(body.get("messages"))
     tools = _tools(body)
@@ -149,6 +152,8 @@ def _message(message: object, place: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise InvalidRequest(f"{place} must be an object with role and content, not {_kind(message)}", field=place)
     role, content = message.get("role"), message.get("content")
+    if type(content) is str and role in _PLAIN and message.keys() == _PLAIN_FIELDS:
+        return dict(message)  # nearly every message: nothing of it has to be looked at
     if role not in _ROLES:
         raise InvalidRequest(f"{place}.role must be one of {', '.join(_ROLES)}, not {role!r}", field=place)
     if content is None and role != "assistant":
