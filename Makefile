@@ -4,6 +4,7 @@ SET_UP     = python=$$(PYTHON='$(PYTHON)' sh bin/find-python) && "$$python" bin/
 IN_VENV    = .venv/bin/python
 UV_COMPILE = UV_NO_CONFIG=1 uv pip compile --universal --python-version 3.11 --generate-hashes \
              --no-header --no-annotate --quiet
+UNIT_TESTS = tests/domain tests/resilience tests/wire tests/client tests/control tests/test_floors.py tests/test_settings.py
 FAST_TESTS = not postgres and not litellm and not browser and not processes and not slow
 
 .DEFAULT_GOAL := help
@@ -20,12 +21,12 @@ test: ## set up, then run every test, the real parts included, with coverage (AR
 	@$(SET_UP) .venv locks/dev.txt
 	@exec $(IN_VENV) bin/test.py $(ARGS)
 
-check: ## formatter, linter, types and the fast tests, under a minute
+check: ## formatter, linter, types and the unit tests, under a minute
 	@$(SET_UP) .venv locks/dev.txt
 	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m mypy --explicit-package-bases
-	$(IN_VENV) -m pytest -q -m "$(FAST_TESTS)"
+	$(IN_VENV) -m pytest -q -m "$(FAST_TESTS)" $(UNIT_TESTS)
 
 bench: ## benchmarks with peers side by side (ARGS=... for bench)
 	@$(SET_UP) .bench-venv locks/bench.txt
