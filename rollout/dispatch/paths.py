@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.flag import Path
+from rollout.domain.identity import FREE_SUFFIX
 from rollout.settings import Upstreams
 from rollout.wire.chat import dump_json
 
-FREE_SUFFIX: Final = ":free"
 NO_PRICE: Final[Mapping[str, int]] = MappingProxyType({"prompt": 0, "completion": 0, "request": 0, "image": 0})
 NOT_THE_CALLERS: Final = frozenset({"OPENROUTER_API_KEY", "LITELLM_MASTER_KEY", "cascade"})
 """Fields of an InvalidRequest that whoever runs this has to put right, not whoever sent the request."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rollout.dispatch.classify import Fault
 from rollout.dispatch.decision import Decision, Exchange
 from rollout.dispatch.failing import nobody_answered, nothing_sent
-from rollout.dispatch.paths import ATTRIBUTION, FREE_SUFFIX, Attribution, Call, call_for
+from rollout.dispatch.paths import ATTRIBUTION, Attribution, Call, call_for
 from rollout.dispatch.reporting import OnCost, report_cost
 from rollout.dispatch.request import choose_models
 from rollout.dispatch.substance import Wanted, wanted_by
@@ -24,6 +24,7 @@ from rollout.domain.errors import SendingFailed
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.failure import GATEWAY_FAULTS, AttemptRecord, FailureKind
 from rollout.domain.flag import MAIN_FLAG, Path
+from rollout.domain.identity import FREE_SUFFIX
 from rollout.resilience.gate import Gate, Permit
 from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts
 from rollout.settings import Upstreams
