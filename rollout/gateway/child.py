@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,27 +41,27 @@ class Child:
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        read_end, write_end = os.pipe()
+        reported, reports = socket.socketpair()
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", leash.__file__, "--report", str(write_end), "--", *self._command),
+                *(sys.executable, "-I", leash.__file__, "--report", str(reports.fileno()), "--", *self._command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=dict(self._environ),  # uvloop takes no other mapping
                 cwd=self._folder,
-                pass_fds=(write_end,),
+                pass_fds=(reports.fileno(),),
                 start_new_session=True,  # Ctrl-C reaches us, and we decide
             )
         except BaseException:
-            os.close(read_end)
+            reported.close()
             raise
         finally:
-            os.close(write_end)
+            reports.close()
         self._reading = asyncio.ensure_future(self._read())
         self._waiting = asyncio.ensure_future(self._wait())
         try:
-            self.pid = await _reported(read_end)
+            self.pid = await _process_id(reported)
         except BaseException:
             await self._let_go()
             raise
@@ -97,17 +97,15 @@ class Child:
                 self._output(chunk)
 
 
-async def _reported(descriptor: int) -> int | None:
-    """Read the process id the leash writes; None where the command could not be started."""
-    reader = asyncio.StreamReader()
-    with os.fdopen(descriptor, "rb") as file:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), file
-        )
-        try:
-            line = await reader.readline()
-        finally:
-            transport.close()
+async def _process_id(reported: socket.socket) -> int | None:
+    """Read the process id the leash writes; None where the command could not be started.
+
+    No transport of the event loop reads it: uvloop's would close the file a second time, a moment after it was
+    closed here, and with it a connection that was accepted under the same number in between.
+    """
+    with reported:
+        reported.setblocking(False)
+        line = await asyncio.get_running_loop().sock_recv(reported, 32)  # written at once, and shorter
     return int(line) if line.strip().isdigit() else None
 
 

@@ -41,15 +41,7 @@ def browser() -> Iterator[Browser]:
 
 
 def sign_in(page: Page, link: str) -> None:
-    """Open the one-time link; once more where the browser could not load the page's script the first time.
-
-    Chromium drops what it is loading when it believes that the network changed, as it may just after its start.
-    """
-    lost: list[str] = []
-    page.on("requestfailed", lambda request: lost.append(request.url))
     page.goto(link)
-    if any(url.partition("?")[0].endswith("/static/app.js") for url in lost):
-        page.reload()
     expect(page.get_by_role("heading", name=FLAG, exact=True)).to_be_visible()
 
 
