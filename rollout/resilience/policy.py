@@ -1,7 +1,8 @@
 """The policy of sending, as a generator: it yields attempts and pauses, is sent outcomes, returns a verdict.
 
     an attempt: the decided path, the best model that is not resting --ok--> served
-        | a fault of the gateway            one rescue on the direct path, the same model; costs no retry
+        | a fault of the gateway            one rescue on the direct path; costs no retry. The same model, unless
+                                            it may have been the model's fault: then the others first
         | a model that is busy, gone, ...   the next model of the cascade, out of the retry budget
         | the account's minute is full      a pause within the deadline, else refused with when
         | the day is used up, 402, a request that is wrong by itself: stop
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from math import inf, isfinite
 from typing import Final, NamedTuple, TypeVar
 
-from rollout.domain.failure import GATEWAY_FAULTS, REACTIONS, FailureKind, Reaction
+from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import full_jitter
 from rollout.resilience.gate import Gate, Permit, Refusal
@@ -112,6 +113,10 @@ class _Walk:
         self.again.clear()
         return True
 
+    def rescue_with(self, model: str, *, last: bool) -> None:
+        """Ask the model that failed first, or `last`; the others keep their order."""
+        self.models.sort(key=lambda each: (each == model) is last)
+
 
 def attempts(
     path: Path,
@@ -159,7 +164,7 @@ def attempts(
         if failure is None or outcome.committed or now >= last:
             return Verdict(attempt, failure)
         if failure in GATEWAY_FAULTS and walk.go_direct():
-            walk.models.sort(key=lambda model: model != admitted.model)  # the same model first; sorting is stable
+            walk.rescue_with(admitted.model, last=failure in MODEL_FAULTS)
             continue  # a rescue costs no retry and no time
         walk.made += 1
         pause = _wait(gate, walk, attempt.model, outcome, now, last)

@@ -2,7 +2,7 @@
 
 A way says everything that was sent, in order, and what the caller got:
 
-    g1:server_error d1:server_error d2:ok            the gateway, the rescue, the next model; the caller is served
+    g1:server_error d2:server_error d3:ok            the gateway, the rescue, the next model; the caller is served
     (g1:unreachable) d1:ok                           in brackets: it never arrived at the upstream
     d1:payment_required -> UpstreamRejected          a typed error
     d1:interrupted -> part, UpstreamUnavailable      something was delivered, then the typed error in the stream

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.domain.failure import GATEWAY_FAULTS, REACTIONS, FailureKind, Reaction
+from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import CAP_SECONDS, full_jitter
 from rollout.resilience.gate import PATH_RULES, Gate, Permit
@@ -121,7 +121,7 @@ def test_an_attempt_that_serves_is_the_only_one() -> None:
     assert stage.tried == [Attempt(LITELLM, A, 1, 100.0, 120.0, stage.gate.granted[0])]
 
 
-@pytest.mark.parametrize("kind", sorted(GATEWAY_FAULTS))
+@pytest.mark.parametrize("kind", sorted(GATEWAY_FAULTS - MODEL_FAULTS))
 def test_a_fault_of_the_gateway_is_rescued_once_with_the_same_model_at_no_cost(kind: FailureKind) -> None:
     stage = Stage()
     verdict = stage.play(kind)
@@ -131,19 +131,36 @@ def test_a_fault_of_the_gateway_is_rescued_once_with_the_same_model_at_no_cost(k
     assert (verdict.failure, stage.pauses, stage.gate.retries) == (None, [], 0)
 
 
+@pytest.mark.parametrize("kind", sorted(GATEWAY_FAULTS & MODEL_FAULTS))
+def test_where_the_model_may_be_at_fault_the_rescue_asks_the_others_first_at_no_cost(kind: FailureKind) -> None:
+    stage = Stage()
+    verdict = stage.play(kind)
+    assert stage.way == ["litellm a", "openrouter b"]
+    assert [each.rescued_from for each in stage.tried] == [None, LITELLM]
+    assert (verdict.failure, stage.pauses, stage.gate.retries) == (None, [], 0)
+    stage.play(kind, models=[A])
+    assert stage.way == ["litellm a", "openrouter a"]  # there is no other
+
+
 @pytest.mark.parametrize("kind", sorted(GATEWAY_FAULTS))
 def test_a_rescue_happens_even_where_no_retry_is_left(kind: FailureKind) -> None:
     stage = Stage()
     while stage.gate.may_retry():
         pass
     assert stage.play(kind, K.SERVER_ERROR).failure is K.SERVER_ERROR
-    assert stage.way == ["litellm a", "openrouter a"]
+    assert stage.way == ["litellm a", f"openrouter {'b' if kind in MODEL_FAULTS else 'a'}"]
 
 
 def test_the_rescue_comes_with_the_model_that_failed_then_with_the_others_in_order() -> None:
     stage = Stage()
-    stage.play(K.UPSTREAM_BUSY, K.TIMEOUT, K.MODEL_GONE)
+    stage.play(K.UPSTREAM_BUSY, K.GATEWAY_COOLDOWN, K.MODEL_GONE)
     assert stage.way == ["litellm a", "litellm b", "openrouter b", "openrouter a"]
+
+
+def test_the_rescue_from_a_model_that_may_be_at_fault_comes_to_it_last() -> None:
+    stage = Stage()
+    stage.play(K.UPSTREAM_BUSY, K.TIMEOUT, K.MODEL_GONE, K.MODEL_GONE)
+    assert stage.way == ["litellm a", "litellm b", "openrouter a", "openrouter c"]
 
 
 def test_nobody_is_rescued_twice_or_from_the_direct_path_or_against_his_will() -> None:
