@@ -143,17 +143,17 @@ def _plain(
 ) -> tuple[Outcome, Answer]:
     fault, document = classify(attempt.path, status, headers, body, wall=wall)
     model = usage = None
-    changed: tuple[str, ...] = ()
+    restored = False
     if fault is None:
         if attempt.path is Path.LITELLM:
-            document, changed = restore(document, model=attempt.model)
+            restored = restore(document, model=attempt.model)
         model, usage = served_model(document), usage_in(document)
         if sending.stream:
             fault = Fault(FailureKind.NO_ANSWER, "a plain answer where a stream was asked for")
         else:
             fault = judge_answer(document, sending.wanted)
     outcome = sending.note(attempt, fault, status=status, model=model, headers=headers, usage=usage)
-    return outcome, Answer(fault, body, document, headers.get("content-type", ""), restored=bool(changed))
+    return outcome, Answer(fault, body, document, headers.get("content-type", ""), restored=restored)
 
 
 def _silent(

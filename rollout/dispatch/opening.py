@@ -84,17 +84,17 @@ class Opening:
                 return of_error(self._path, error, self._headers, wall=wall)
             self.model = self.model or served_model(chunk)
             self.usage = usage_in(chunk) or self.usage
-            if (failed := self._failed(chunk)) is not None:
+            if (failed := self._choices(chunk)) is not None:
                 return failed
-            self.committed = self.committed or delivers(chunk)
         return None
 
-    def _failed(self, chunk: Any) -> Fault | None:
+    def _choices(self, chunk: Any) -> Fault | None:
         for choice in choices_in(chunk) if isinstance(chunk, dict) else ():
             if (error := error_of_choice(choice)) is not None:
                 return error_finish(error)
             if self.limited and choice.get("finish_reason") == "length":
                 self.committed = True  # the caller's own limit left nothing over: that is the answer
+            self.committed = self.committed or delivers(choice)
         return None
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rollout.wire.chat import parse_json
-
 REWRITES_HEADER: Final = "X-Rollout-Gateway-Rewrites"
 """The header in which a stream of bytes from the gateway says what is different in it."""
 
@@ -33,30 +31,29 @@ STREAM_REWRITES: Final = ("model", *LOST_FROM_STREAMS)
 
 _PREFIX: Final = "openrouter/"
 _ELSEWHERE: Final = "provider_specific_fields"
-_MARK: Final = "OpenrouterException - "
 
 
-def restore(document: Any, *, model: str) -> tuple[Any, tuple[str, ...]]:
-    """Return a plain answer of the gateway as the upstream wrote it, and the names of the fields put back.
+def restore(document: Any, *, model: str) -> bool:
+    """Turn a plain answer of the gateway, in place, into what the upstream wrote; say whether anything was put back.
 
     Args:
-        document: The parsed answer; it is not changed.
+        document: The parsed answer.
         model: The model that was asked for, as the cascade names it.
     """
-    return _restored(document, model, "message")
+    return _restore(document, model, "message")
 
 
-def restore_chunk(chunk: Any, *, model: str) -> tuple[Any, tuple[str, ...]]:
-    """Return a chunk of the gateway's stream in the upstream's shape, and the names of the fields put back.
+def restore_chunk(chunk: Any, *, model: str) -> bool:
+    """Turn a chunk of the gateway's stream, in place, into the upstream's shape; say whether anything was put back.
 
     What the gateway leaves out of a chunk because it says nothing new (a role, no content, no reason to finish) is
     there again, as an application that reads the direct path's chunks expects it.
 
     Args:
-        chunk: The parsed chunk; it is not changed.
+        chunk: The parsed chunk.
         model: The model that was asked for, as the cascade names it.
     """
-    return _restored(chunk, model, "delta")
+    return _restore(chunk, model, "delta")
 
 
 def upstream_model(said: str, model: str) -> str:
@@ -71,29 +68,6 @@ def upstream_model(said: str, model: str) -> str:
     return said if "/" in said else model
 
 
-def upstream_error(error: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the upstream's own error out of the gateway's message about it, None where there is none.
-
-    The gateway puts the upstream's whole answer, as text, into its message. Its `code`, `metadata` and
-    `availability` say which of several limits was met, and when it ends.
-    """
-    message = error.get("message")
-    if not isinstance(message, str):
-        return None
-    _, mark, quoted = message.partition(_MARK)
-    if not mark or not quoted.startswith("{"):
-        return None
-    # sentences of the gateway's own may follow the quotation
-    for end in (len(quoted), quoted.rfind("}") + 1):
-        try:
-            document = parse_json(quoted[:end].encode("utf-8", "replace"))
-        except ValueError:
-            continue
-        inner = document.get("error") if isinstance(document, Mapping) else None
-        return inner if isinstance(inner, Mapping) else None
-    return None
-
-
 def usage_is_estimated(chunk: Any) -> bool:
     """Say whether a chunk's usage is the gateway's own guess, because the upstream's never came.
 
@@ -104,46 +78,47 @@ def usage_is_estimated(chunk: Any) -> bool:
     return isinstance(usage, Mapping) and bool(usage) and usage.get("cost") is None
 
 
-def _restored(document: Any, model: str, holder: str) -> tuple[Any, tuple[str, ...]]:
-    if not isinstance(document, Mapping):
-        return document, ()
-    restored = dict(document)
-    changed: dict[str, None] = {}  # a set that keeps its order
-    said = restored.get("model")
-    if isinstance(said, str) and (known := upstream_model(said, model)) != said:
-        restored["model"] = known
-        changed["model"] = None
-    _move_back(restored, "", changed)
-    choices = restored.get("choices")
-    if isinstance(choices, list):
-        restored["choices"] = [
-            _choice(each, holder, changed) if isinstance(each, Mapping) else each for each in choices
-        ]
-    return restored, tuple(changed)
-
-
-def _choice(choice: Mapping[str, Any], holder: str, changed: dict[str, None]) -> dict[str, Any]:
-    restored = dict(choice)
-    _move_back(restored, "choices.", changed)
-    if restored.get("finish_reason") == "stop" and _failed(restored):
-        restored["finish_reason"] = "error"
-        changed["choices.finish_reason"] = None
-    body = restored.get(holder)
-    if isinstance(body, Mapping):
-        restored[holder] = held = dict(body)
-        _move_back(held, f"choices.{holder}.", changed)
-        if "reasoning_content" in held and held.get("reasoning") == held["reasoning_content"]:
-            del held["reasoning_content"]  # the gateway's second name for the same text
-            changed[f"choices.{holder}.reasoning_content"] = None
+def _restore(document: Any, model: str, holder: str) -> bool:
+    if not isinstance(document, dict):
+        return False
+    said = document.get("model")
+    changed = isinstance(said, str) and said != (known := upstream_model(said, model))
+    if changed:
+        document["model"] = known
+    if _ELSEWHERE in document:
+        changed |= _move_back(document)
+    choices = document.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict):
+            continue
+        if _ELSEWHERE in choice:
+            changed |= _move_back(choice)
+        if choice.get("finish_reason") == "stop" and _failed(choice):
+            choice["finish_reason"] = "error"
+            changed = True
+        body = choice.get(holder)
+        if isinstance(body, dict):
+            if _ELSEWHERE in body:
+                changed |= _move_back(body)
+            if "reasoning_content" in body and body.get("reasoning") == body["reasoning_content"]:
+                del body["reasoning_content"]  # the gateway's second name for the same text
+                changed = True
         if holder == "delta":
-            _say(held, "role", "assistant", "choices.delta.", changed)
-            _say(held, "content", None if held.get("tool_calls") else "", "choices.delta.", changed)
-    if holder == "delta":
-        _say(restored, "finish_reason", None, "choices.", changed)
-        if restored["finish_reason"] is None:
-            _say(restored, "native_finish_reason", None, "choices.", changed)
-    _say(restored, "logprobs", None, "choices.", changed)
-    return restored
+            changed |= _complete(choice, body)
+        if "logprobs" not in choice:
+            choice["logprobs"] = None
+            changed = True
+    return changed
+
+
+def _complete(choice: dict[str, Any], delta: Any) -> bool:
+    said = delta if isinstance(delta, dict) else {}
+    fields = len(choice) + len(said)
+    said.setdefault("role", "assistant")
+    said.setdefault("content", None if said.get("tool_calls") else "")
+    if choice.setdefault("finish_reason", None) is None:
+        choice.setdefault("native_finish_reason", None)
+    return len(choice) + len(said) > fields
 
 
 def _failed(choice: Mapping[str, Any]) -> bool:
@@ -151,16 +126,11 @@ def _failed(choice: Mapping[str, Any]) -> bool:
     return choice.get("native_finish_reason") == "error" or bool(choice.get("error"))
 
 
-def _move_back(holder: dict[str, Any], where: str, changed: dict[str, None]) -> None:
-    elsewhere = holder.pop(_ELSEWHERE, None)
-    if isinstance(elsewhere, Mapping):
-        for name, value in elsewhere.items():
-            if holder.get(name) is None:
-                holder[name] = value
-                changed[f"{where}{name}"] = None
-
-
-def _say(holder: dict[str, Any], name: str, value: Any, where: str, changed: dict[str, None]) -> None:
-    if name not in holder:
-        holder[name] = value
-        changed[f"{where}{name}"] = None
+def _move_back(holder: dict[str, Any]) -> bool:
+    changed = False
+    elsewhere = holder.pop(_ELSEWHERE)
+    for name, value in elsewhere.items() if isinstance(elsewhere, dict) else ():
+        if holder.get(name) is None:
+            holder[name] = value
+            changed = True
+    return changed

@@ -124,12 +124,14 @@ class Tail:
                 self.fault = error_finish(failed)
                 return
             self._choice(choice)
-        if not self.moved:
-            self.moved = delivers(chunk)
         if self.keep:
-            self.ready.append(restore_chunk(chunk, model=self._model)[0] if self._of_gateway else chunk)
+            if self._of_gateway:
+                restore_chunk(chunk, model=self._model)
+            self.ready.append(chunk)
 
     def _choice(self, choice: dict[str, Any]) -> None:
+        if not self.moved:
+            self.moved = delivers(choice)
         if finish := choice.get("finish_reason"):
             self._finish, self.moved = finish, True
         delta = choice.get("delta")

@@ -119,22 +119,17 @@ def serves(message: Any) -> bool:
     return False
 
 
-def delivers(chunk: Any) -> bool:
-    """Say whether a chunk of a stream brings the caller something: content, a tool call, or reasoning.
+def delivers(choice: Mapping[str, Any]) -> bool:
+    """Say whether a choice of a chunk brings the caller something: content, a tool call, or reasoning.
 
-    A chunk with nothing but a role is a sign of life, not progress; nor is an end that nothing came before.
+    A choice with nothing but a role is a sign of life, not progress; nor is an end that nothing came before.
     """
-    if not isinstance(chunk, dict):
-        return False
-    for choice in choices_in(chunk):
-        delta = choice.get("delta")
-        if isinstance(delta, dict):
-            for name in _DELIVERING:
-                if delta.get(name):
-                    return True
-        if choice.get("text"):
-            return True
-    return False
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        for name in _DELIVERING:
+            if delta.get(name):
+                return True
+    return bool(choice.get("text"))
 
 
 def usage_in(document: Any) -> Usage | None:

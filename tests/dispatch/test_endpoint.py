@@ -20,7 +20,7 @@ from tests.dispatch import conftest as world
 
 KEY = "caller-key"
 HEJ: Any = [{"role": "user", "content": "Hej"}]
-ALPHA = world.CASCADE[0]
+ALPHA, BETA = world.CASCADE[:2]
 
 
 class Front:
@@ -135,7 +135,7 @@ def test_a_gateway_that_fails_is_rescued_before_the_first_byte_goes_out(
     headers = rollout_headers(response)
     assert (headers["path"], headers["served-by"], headers["attempts"]) == ("litellm", "openrouter", "2")
     if stream:
-        assert response.content == world.whole_stream(ALPHA)
+        assert response.content == world.whole_stream(BETA)
 
 
 def test_another_model_is_said_to_be_substituted(front: Front) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from rollout.wire.chat import (
     Usage,
+    choices_in,
     delivers,
     dump_json,
     error_event,
@@ -21,24 +22,26 @@ from rollout.wire.sse import EventParser
 
 
 @pytest.mark.parametrize(
-    ("chunk", "expected"),
+    ("choice", "expected"),
     [
-        ({"choices": [{"delta": {"role": "assistant"}}]}, False),
-        ({"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}, False),
-        ({"choices": [{"delta": {"content": "x"}}]}, True),
-        ({"choices": [{"delta": {"reasoning": "x"}}]}, True),
-        ({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}, True),
-        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, False),
-        ({"choices": [{"delta": {"content": None}, "text": "x"}]}, True),
-        ({"choices": []}, False),
-        ({"choices": "x"}, False),
-        ({"choices": ["x"]}, False),
-        ([], False),
-        (None, False),
+        ({"delta": {"role": "assistant"}}, False),
+        ({"delta": {"role": "assistant", "content": ""}, "finish_reason": None}, False),
+        ({"delta": {"content": "x"}}, True),
+        ({"delta": {"reasoning": "x"}}, True),
+        ({"delta": {"tool_calls": [{"index": 0}]}}, True),
+        ({"delta": {}, "finish_reason": "stop"}, False),
+        ({"delta": {"content": None}, "text": "x"}, True),
+        ({"delta": "x"}, False),
+        ({}, False),
     ],
 )
-def test_only_content_a_tool_call_or_reasoning_delivers(chunk: Any, expected: Any) -> None:
-    assert delivers(chunk) is expected
+def test_only_content_a_tool_call_or_reasoning_delivers(choice: Any, expected: Any) -> None:
+    assert delivers(choice) is expected
+
+
+@pytest.mark.parametrize("nothing", [{"choices": []}, {"choices": "x"}, {"choices": ["x"]}, {"choices": None}, {}])
+def test_a_document_without_choices_has_none(nothing: Any) -> None:
+    assert choices_in(nothing) == []
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff", b'{"a": NaN}', b"[-Infinity]", b"[" * 100_000, b"1" * 5000])
