@@ -92,7 +92,7 @@ async def attempt_once_async(
     opened: AsyncOpened | None = None
     kept = False
     try:
-        async with Within(max(0.0, attempt.deadline - clock())):
+        with Within(max(0.0, attempt.deadline - clock())):
             opened = await sender.open(call)
             if sending.stream and is_stream(opened.status, opened.headers):
                 opening = Opening(attempt.path, opened.headers, limited=sending.wanted.limited)

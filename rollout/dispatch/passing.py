@@ -123,7 +123,7 @@ async def next_token(live: AsyncOpened, tail: Tail, stall: float) -> bytes:
     """
     started = _ready(tail, stall)
     try:
-        async with Within(tail.patience):
+        with Within(tail.patience):
             piece = await live.next()
     except TimeoutError:
         tail.cut(too_late("the next token"))
@@ -152,7 +152,7 @@ def read_token(live: Opened, tail: Tail, stall: float) -> bytes:
 async def drain(live: AsyncOpened) -> None:
     """Read what follows `[DONE]`, for a moment; how the upstream hangs up is its own affair."""
     try:
-        async with Within(LINGER_SECONDS):
+        with Within(LINGER_SECONDS):
             while await live.next():
                 pass
     except (SendFault, TimeoutError):

@@ -19,6 +19,8 @@ from rollout.settings import Upstreams
 from rollout.wire.chat import dump_json
 
 NO_PRICE: Final[Mapping[str, int]] = MappingProxyType({"prompt": 0, "completion": 0, "request": 0, "image": 0})
+_OURS: Final = ("model", "provider", "stream_options", "disable_fallbacks")
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 NOT_THE_CALLERS: Final = frozenset({"OPENROUTER_API_KEY", "LITELLM_MASTER_KEY", "cascade"})
 """Fields of an InvalidRequest that whoever runs this has to put right, not whoever sent the request."""
 
@@ -41,13 +43,38 @@ class Call(NamedTuple):
     body: bytes
 
 
-def call_for(
-    path: Path, model: str, body: Mapping[str, Any], upstreams: Upstreams, attribution: Attribution = ATTRIBUTION
-) -> Call:
-    """Return the call for a request on a path with a model; fields nobody here knows pass untouched.
+class Written(NamedTuple):
+    """A request's body in JSON, written once for all of its attempts, but for the fields that each one sets anew.
+
+    `rest` ends before its closing brace; `asked` is what the caller said in those fields itself.
+    """
+
+    rest: bytes
+    asked: Mapping[str, Any]
+    stream: bool
+
+
+def write(body: Mapping[str, Any]) -> Written:
+    """Write a request's body; fields nobody here knows pass untouched, whatever stands under `model` is left out.
 
     Raises:
-        InvalidRequest: the key is missing, the model is not free, or the body cannot be said in JSON.
+        InvalidRequest: it cannot be said in JSON.
+    """
+    if body.keys().isdisjoint(_OURS):
+        asked, rest = _NOTHING, body
+    else:
+        asked = {name: body[name] for name in _OURS if name in body and name != "model"}
+        rest = {name: value for name, value in body.items() if name not in _OURS}
+    return Written(_json(rest)[:-1], asked, body.get("stream") is True)
+
+
+def call_for(
+    path: Path, model: str, body: Written, upstreams: Upstreams, attribution: Attribution = ATTRIBUTION
+) -> Call:
+    """Return the call for a request on a path with a model.
+
+    Raises:
+        InvalidRequest: the key is missing, the model is not free, or the caller's `provider` cannot be read.
     """
     if not upstreams.allow_paid and not model.endswith(FREE_SUFFIX):
         raise InvalidRequest(
@@ -56,26 +83,42 @@ def call_for(
             field="cascade",
         )
     url, headers = _route(path, upstreams, attribution)
-    document = dict(body)
-    if path is Path.LITELLM:
-        document["model"] = f"openrouter/{model}"
-        document["disable_fallbacks"] = True
-        if body.get("stream") is True:
-            # otherwise the gateway drops the chunk that says what was used, and so the proof that it cost nothing
-            options = body.get("stream_options")
-            document["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
+    if body.asked:
+        own = _json(_own(path, model, body.asked, stream=body.stream, free=not upstreams.allow_paid))
     else:
-        document["model"] = model
-    if not upstreams.allow_paid:
-        document["provider"] = {**_provider(body), "max_price": dict(NO_PRICE)}
+        own = _usual(path, model, body.stream, not upstreams.allow_paid)
+    return Call(url, headers, b"%b%b%b" % (body.rest, b"," if len(body.rest) > 1 else b"", own[1:]))
+
+
+def _own(path: Path, model: str, asked: Mapping[str, Any], *, stream: bool, free: bool) -> dict[str, Any]:
+    """Return the fields that an attempt sets, what the caller asked for in them kept where it may be."""
+    own = {**asked, "model": model}
+    if path is Path.LITELLM:
+        own["model"] = f"openrouter/{model}"
+        own["disable_fallbacks"] = True
+        if stream:
+            # otherwise the gateway drops the chunk that says what was used, and so the proof that it cost nothing
+            options = asked.get("stream_options")
+            own["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
+    if free:
+        own["provider"] = {**_provider(asked), "max_price": dict(NO_PRICE)}
+    return own
+
+
+@lru_cache(maxsize=256)
+def _usual(path: Path, model: str, stream: bool, free: bool) -> bytes:  # noqa: FBT001 - a key of the cache
+    return _json(_own(path, model, _NOTHING, stream=stream, free=free))
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
     try:
-        return Call(url, headers, dump_json(document))
+        return dump_json(document)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"the request cannot be said in JSON: {error}; use plain values") from None
 
 
-def _provider(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    provider = body.get("provider")
+def _provider(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    provider = asked.get("provider")
     if provider is None:
         return {}
     if not isinstance(provider, Mapping):

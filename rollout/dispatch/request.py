@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from rollout.domain.errors import InvalidRequest
 
@@ -24,6 +24,7 @@ _ALIASES: Final = {
     "outputSchema": "output_schema",
     "responseFormat": "response_format",
 }
+_SHAPED: Final = ("tools", "tool_choice", "response_format", "output_schema", "max_tokens")
 # tuples, not sets: what is looked up in them may be anything, a list too
 _PARTS: Final = ("file", "file_url", "image_url", "input_audio", "refusal", "text", "video_url")
 _ROLES: Final = ("assistant", "developer", "function", "system", "tool", "user")
@@ -72,10 +73,12 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
                     given[snake] = value
     body = {name: value for name, value in given.items() if value is not None}
     body["messages"] = _messages(body.get("messages"))
-    tools = _tools(body)
-    _put(body, "tool_choice", _tool_choice(body.pop("tool_choice", None), tools))
-    _put(body, "response_format", _response_format(body.pop("response_format", None), body.pop("output_schema", None)))
-    _max_tokens(body)
+    if not body.keys().isdisjoint(_SHAPED):
+        tools = _tools(body)
+        _put(body, "tool_choice", _tool_choice(body.pop("tool_choice", None), tools))
+        shape = _response_format(body.pop("response_format", None), body.pop("output_schema", None))
+        _put(body, "response_format", shape)
+        _max_tokens(body)
     model, stream, user = checked_model(body.pop("model", None)), checked_stream(body), body.get("user")
     if user is not None:
         body["user"] = str(user)
@@ -145,15 +148,25 @@ def _messages(messages: object) -> list[dict[str, Any]]:
             "messages must be a list with at least one message such as {'role': 'user', 'content': 'Hej'}",
             field="messages",
         )
-    return [_message(each, f"messages[{index}]") for index, each in enumerate(messages)]
+    return [
+        dict(each) if _is_plain(each) else _message(each, f"messages[{index}]") for index, each in enumerate(messages)
+    ]
+
+
+def _is_plain(message: object) -> TypeGuard[dict[str, Any]]:
+    """Say whether a message is like nearly every one, so that nothing of it has to be looked at."""
+    return (
+        type(message) is dict
+        and message.keys() == _PLAIN_FIELDS
+        and type(message["content"]) is str
+        and message["role"] in _PLAIN
+    )
 
 
 def _message(message: object, place: str) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise InvalidRequest(f"{place} must be an object with role and content, not {_kind(message)}", field=place)
     role, content = message.get("role"), message.get("content")
-    if type(content) is str and role in _PLAIN and message.keys() == _PLAIN_FIELDS:
-        return dict(message)  # nearly every message: nothing of it has to be looked at
     if role not in _ROLES:
         raise InvalidRequest(f"{place}.role must be one of {', '.join(_ROLES)}, not {role!r}", field=place)
     if content is None and role != "assistant":

@@ -7,7 +7,6 @@ them ask this what to do and tell it what came of it. It also gives back each at
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import lru_cache
 from math import isfinite
 from time import time
@@ -16,9 +15,9 @@ from typing import Any, Protocol
 from rollout.dispatch.classify import Fault
 from rollout.dispatch.decision import Decision, Exchange
 from rollout.dispatch.failing import nobody_answered, nothing_sent
-from rollout.dispatch.paths import ATTRIBUTION, Attribution, Call, call_for
+from rollout.dispatch.paths import ATTRIBUTION, Attribution, Call, Written, call_for, write
 from rollout.dispatch.reporting import OnCost, report_cost
-from rollout.dispatch.request import choose_models
+from rollout.dispatch.request import Choice, choose_models
 from rollout.dispatch.substance import Wanted, wanted_by
 from rollout.domain.errors import SendingFailed
 from rollout.domain.evaluate import Evaluation
@@ -79,6 +78,7 @@ class Sending:
         "_rescue",
         "_substituted",
         "_wall",
+        "_written",
         "body",
         "evaluation",
         "gate",
@@ -110,8 +110,7 @@ class Sending:
         self._clock, self._wall = clock, wall
         self.started = self._answered = clock()
         self.evaluation = evaluation if evaluation is not None else decides.evaluate(MAIN_FLAG, user)
-        models, self._substituted = choose_models(model, decides.cascade)
-        self._models = models if upstreams.allow_paid else free_ones(models)
+        self._models, self._substituted = _in_order(model, decides.cascade, upstreams.allow_paid)
         self.body, self.stream, self.upstreams, self.gate = body, stream, upstreams, gate
         self.wanted: Wanted = wanted_by(body)
         self._attribution = attribution
@@ -122,6 +121,7 @@ class Sending:
         self.records: list[AttemptRecord] = []
         self.last: Attempt | None = None
         self._permit: Permit | None = None
+        self._written: Written | None = None
 
     def policy(self) -> Policy:
         """Return the generator of attempts."""
@@ -145,7 +145,9 @@ class Sending:
         """
         self.last = attempt
         try:
-            call = call_for(attempt.path, attempt.model, self.body, self.upstreams, self._attribution)
+            if self._written is None:
+                self._written = write(self.body)
+            call = call_for(attempt.path, attempt.model, self._written, self.upstreams, self._attribution)
         except BaseException:
             self.gate.release(attempt.permit, sent=False)
             raise
@@ -210,14 +212,14 @@ class Sending:
             return
         prompt, completion, cost = usage
         last = self.records[-1]
-        self.records[-1] = replace(last, prompt_tokens=prompt, completion_tokens=completion, cost=cost)
+        self.records[-1] = last._replace(prompt_tokens=prompt, completion_tokens=completion, cost=cost)
         if cost is not None and cost > 0 and not (last.cost is not None and last.cost > 0):
             self._charged(cost)
 
     def amend(self, fault: Fault) -> None:
         """Put on record, and count, that the last attempt failed after it had begun to answer."""
         last = self.records[-1]
-        self.records[-1] = replace(last, failure=fault.kind, detail=self._without_secrets(fault.detail))
+        self.records[-1] = last._replace(failure=fault.kind, detail=self._without_secrets(fault.detail))
         self.gate.broke(last.path, last.model, fault.kind)
 
     def abandon(self) -> None:
@@ -300,9 +302,11 @@ def _handing_over(policy: Policy) -> Policy:
 
 
 @lru_cache(maxsize=64)
-def free_ones(models: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the models whose ids say that they are free; all of them where none does, so that it is refused."""
-    return tuple(each for each in models if each.endswith(FREE_SUFFIX)) or models
+def _in_order(asked: str | None, cascade: tuple[str, ...], allow_paid: bool) -> Choice:  # noqa: FBT001 - a cache's key
+    """Choose the models; without those that cannot be free, but all of them where none is, so that it is refused."""
+    chosen = choose_models(asked, cascade)
+    free = chosen.models if allow_paid else tuple(each for each in chosen.models if each.endswith(FREE_SUFFIX))
+    return chosen._replace(models=free or chosen.models)
 
 
 def _overhead(headers: Mapping[str, str]) -> float | None:

@@ -38,13 +38,14 @@ _LIMITED: Final = Wanted(limited=True)
 def wanted_by(body: Mapping[str, Any]) -> Wanted:
     """Return what a request's body asks of the answer's shape; a format that cannot be read asks for nothing."""
     limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
+    nothing = _LIMITED if limited else _ANYTHING
     shape = body.get("response_format")
-    if not isinstance(shape, Mapping):
-        return _LIMITED if limited else _ANYTHING
+    if shape is None or not isinstance(shape, Mapping):
+        return nothing
     if shape.get("type") == "json_object":
         return Wanted(json=True, an_object=True, limited=limited)
     if shape.get("type") != "json_schema":
-        return _LIMITED if limited else _ANYTHING
+        return nothing
     described = shape.get("json_schema")
     schema = described.get("schema") if isinstance(described, Mapping) else None
     if not isinstance(schema, Mapping):

@@ -56,7 +56,10 @@ _here: Final = _Here()
 
 
 class Within:
-    """Cancel a block after so many seconds, and raise `TimeoutError` in its place; used once."""
+    """Cancel a block of a task after so many seconds, and raise `TimeoutError` in its place; used once.
+
+    Nothing is awaited on the way in and out, so it is a plain context manager around what is.
+    """
 
     __slots__ = ("_cancelling", "_late", "_seconds", "_task", "_watch", "due")
 
@@ -64,7 +67,7 @@ class Within:
         self._seconds = seconds
         self._late = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - what awaits is in a task
@@ -76,7 +79,7 @@ class Within:
         self.due = loop.time() + self._seconds
         watch.add(self)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.limits.discard(self)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from rollout.domain.flag import Path
 
@@ -120,9 +119,8 @@ MODEL_LIVES: Final = frozenset({_K.INVALID_JSON})
 """Kinds that only a model that answers can bring. What stands in neither set says nothing of the model."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
-    """What one attempt came to.
+class AttemptRecord(NamedTuple):
+    """What one attempt came to. A named tuple, because there is one for each attempt of each request.
 
     Attributes:
         path: Which way it went.

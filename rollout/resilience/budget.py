@@ -37,7 +37,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """Note a request: it earns a part of a retry."""
-        self._tokens = min(self._most, self._tokens + self._ratio)
+        if self._tokens < self._most:
+            self._tokens = min(self._most, self._tokens + self._ratio)
 
     def withdraw(self, now: float) -> bool:
         """Take one retry out; say whether there was one."""

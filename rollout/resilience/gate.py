@@ -179,16 +179,9 @@ class Gate:
             sent: False where no byte of it can have reached an upstream; it is put back into the quota then.
         """
         with self._lock:
-            now, wall = self._clock(), self._wall()
-            if not sent:
-                self._quota.give_back(permit.at)
-                self._keep()
-            if failure is FailureKind.MINUTE_CAP:
-                self._quota.told_of_minute(wall, retry_after if retry_after is not None else 60.0)
-                self._keep()
-            elif failure is FailureKind.DAY_CAP:
-                self._quota.told_of_day(wall, wall + retry_after if retry_after is not None else None)
-                self._keep()
+            now = self._clock()
+            if not sent or failure in (FailureKind.MINUTE_CAP, FailureKind.DAY_CAP):
+                self._correct_quota(permit, failure, retry_after, sent=sent)
             self._note_path(permit, failure, now)
             key = permit.path, permit.model
             one = self._models.get(key)
@@ -306,6 +299,18 @@ class Gate:
             detail = "the account's free requests of this minute are used up"
             return Refusal(FailureKind.MINUTE_CAP, room.wait, detail)
         return None
+
+    def _correct_quota(
+        self, permit: Permit, failure: FailureKind | None, retry_after: float | None, *, sent: bool
+    ) -> None:
+        wall = self._wall()
+        if not sent:
+            self._quota.give_back(permit.at)
+        if failure is FailureKind.MINUTE_CAP:
+            self._quota.told_of_minute(wall, retry_after if retry_after is not None else 60.0)
+        elif failure is FailureKind.DAY_CAP:
+            self._quota.told_of_day(wall, wall + retry_after if retry_after is not None else None)
+        self._keep()
 
     def _note_path(self, permit: Permit, failure: FailureKind | None, now: float) -> None:
         whole, suspects = self._paths[permit.path], self._suspects[permit.path]

@@ -87,6 +87,8 @@ _T = TypeVar("_T")
 class _Walk:
     """Where a request stands on its way: path, models tried there, attempts made."""
 
+    __slots__ = ("_may_rescue", "again", "made", "models", "number", "path", "rescued_from")
+
     def __init__(self, path: Path, models: Sequence[str], *, rescue: bool) -> None:
         self.path = path
         self.models = list(models)
@@ -156,9 +158,8 @@ def attempts(
                 return Verdict(attempt, failure or admitted.kind, admitted)
             admitted = _admitted(gate, walk, now)
         walk.number += 1
-        attempt = Attempt(
-            walk.path, admitted.model, walk.number, now, min(end, now + per_attempt), admitted, walk.rescued_from
-        )
+        deadline = min(end, now + per_attempt)
+        attempt = Attempt(walk.path, admitted.model, walk.number, now, deadline, admitted, walk.rescued_from)
         outcome = yield attempt
         failure, now = outcome.failure, max(now, outcome.now)
         if failure is None or outcome.committed or now >= last:

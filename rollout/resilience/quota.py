@@ -181,7 +181,8 @@ class Quota:
             self._day = day
         if self._blocked_until > (day + 2) * DAY_SECONDS:
             self._blocked_until = _midnight(wall)
-        self._minute_until = min(self._minute_until, wall + MINUTE_SECONDS)
+        if self._minute_until > wall + MINUTE_SECONDS:
+            self._minute_until = wall + MINUTE_SECONDS
         moments = self._moments
         if moments and moments[-1] > wall:
             # the clock went back: as if they were sent just now, so that nothing is granted twice or refused for long

@@ -137,16 +137,18 @@ def usage_in(document: Any) -> Usage | None:
     usage = document.get("usage") if isinstance(document, dict) else None
     if not isinstance(usage, dict):
         return None
-    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), _amount(usage.get("cost")))
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    # by type, as true and false are whole numbers too
+    return Usage(
+        prompt if type(prompt) is int else None,
+        completion if type(completion) is int else None,
+        _amount(usage.get("cost")),
+    )
 
 
 def _amount(value: Any) -> float | None:
     # a price may be told as text, as the prices in the list of models are
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if type(value) not in (int, float, str):
         return None
     try:
         return float(value)

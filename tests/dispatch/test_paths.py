@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from rollout.dispatch.paths import Attribution, call_for
+from rollout.dispatch.paths import Attribution, call_for, write
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.flag import Path
 from rollout.settings import Upstreams
@@ -15,7 +15,7 @@ MODEL = "one/alpha:free"
 
 
 def sent(path: Any, upstreams: Any = HERE, body: Any = BODY, model: Any = MODEL) -> Any:
-    call = call_for(path, model, body, upstreams)
+    call = call_for(path, model, write(body), upstreams)
     return call, json.loads(call.body)
 
 
@@ -35,7 +35,7 @@ def test_openrouter_is_told_who_asks() -> None:
     assert call.headers["X-Title"] == "llm-rollout"
     assert document["model"] == MODEL
     assert "disable_fallbacks" not in document
-    named = call_for(Path.OPENROUTER, MODEL, BODY, HERE, Attribution("https://app", "App"))
+    named = call_for(Path.OPENROUTER, MODEL, write(BODY), HERE, Attribution("https://app", "App"))
     assert (named.headers["HTTP-Referer"], named.headers["X-Title"]) == ("https://app", "App")
 
 
@@ -76,3 +76,32 @@ def test_a_key_that_no_header_can_carry_is_named_and_not_shown() -> None:
 def test_what_cannot_be_said_in_json_is_refused(body: Any, says: str) -> None:
     with pytest.raises(InvalidRequest, match=says):
         sent(Path.OPENROUTER, body=body)
+
+
+@pytest.mark.parametrize("path", list(Path))
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_caller_does_not_say_is_the_same_as_what_it_leaves_to_us(path: Any, stream: bool) -> None:
+    plain = {"messages": [{"role": "user", "content": "Hej"}], "stream": stream}
+    _, usual = sent(path, body=plain)
+    _, said = sent(path, body={**plain, "provider": {}, "stream_options": None, "model": "x"})
+    if not (stream and path is Path.LITELLM):
+        assert said.pop("stream_options") is None
+    assert usual == said
+
+
+@pytest.mark.parametrize("path", list(Path))
+def test_what_the_caller_asks_of_a_stream_is_kept(path: Any) -> None:
+    asks = {"stream": True, "stream_options": {"include_obfuscation": False}, "disable_fallbacks": False}
+    _, document = sent(path, body=asks)
+    assert document["stream_options"]["include_obfuscation"] is False
+    assert document["disable_fallbacks"] is (path is Path.LITELLM)
+
+
+def test_a_body_with_nothing_of_its_own_is_still_an_object() -> None:
+    assert sent(Path.OPENROUTER, body={})[1] == {"model": MODEL, "provider": {"max_price": FREE}}
+
+
+def test_a_body_is_written_once_and_says_the_same_on_both_paths() -> None:
+    body = write({"messages": [{"role": "user", "content": "Hej"}], "seed": 7})
+    direct, gateway = (json.loads(call_for(path, MODEL, body, HERE).body) for path in (Path.OPENROUTER, Path.LITELLM))
+    assert {**gateway, "model": MODEL} == {**direct, "disable_fallbacks": True}
