@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import pickle
 import threading
@@ -446,3 +447,12 @@ def test_many_threads_that_come_first_at_once_share_one_sender(
     with ThreadPoolExecutor(16) as threads:
         made = {each.result() for each in [threads.submit(first) for _ in range(16)]}
     assert len(made) == 1
+
+
+def test_an_answer_that_is_compressed_although_nobody_asked_for_it_is_read(
+    call: Caller, upstream: world.Upstream
+) -> None:
+    packed = gzip.compress(json.dumps(world.completion(ALPHA, "packed")).encode())
+    upstream.direct = world.says(200, packed, "Content-Encoding: gzip")
+    assert call(user="off")["choices"][0]["message"]["content"] == "packed"
+    assert upstream.directly[0].headers["accept-encoding"] == "identity"

@@ -125,7 +125,11 @@ class _Opened:
     def __init__(self, response: httpx.Response, deadline: _Deadline) -> None:
         self._response = response
         self._deadline = deadline
-        self._pieces: Iterator[bytes] = response.iter_bytes()
+        pieces = response.stream
+        if "content-encoding" in response.headers or not isinstance(pieces, httpx.SyncByteStream):
+            self._pieces: Iterator[bytes] = response.iter_bytes()
+        else:  # nothing to decode, so none of the layers that would: each costs something for each piece
+            self._pieces = iter(pieces)
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
