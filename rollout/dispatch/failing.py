@@ -12,7 +12,7 @@ from rollout.dispatch.failures import FACES
 from rollout.domain.errors import SendingFailed
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
-from rollout.resilience.gate import Refusal
+from rollout.resilience.permit import Refusal
 from rollout.settings import Upstreams
 
 _CAPS: Final = (FailureKind.MINUTE_CAP, FailureKind.DAY_CAP)

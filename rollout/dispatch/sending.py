@@ -24,7 +24,8 @@ from rollout.domain.evaluate import Evaluation
 from rollout.domain.failure import GATEWAY_FAULTS, AttemptRecord, FailureKind
 from rollout.domain.flag import MAIN_FLAG, Path
 from rollout.domain.identity import FREE_SUFFIX
-from rollout.resilience.gate import Gate, Permit
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Permit
 from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts
 from rollout.settings import Upstreams
 from rollout.wire.chat import Usage

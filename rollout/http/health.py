@@ -21,7 +21,7 @@ from rollout.domain.ledger import instant
 from rollout.gateway.state import GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.auth import ThePlane
-from rollout.resilience.gate import BreakerLine
+from rollout.resilience.permit import BreakerLine
 from rollout.resilience.quota import QuotaStatus
 
 router = APIRouter(tags=["health"])

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from rollout.domain.failure import (
     MODEL_FAULTS,
@@ -23,7 +22,8 @@ from rollout.domain.failure import (
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import Breaker, BreakerRules, BreakerState, BreakerStatus
 from rollout.resilience.budget import RetryBudget
-from rollout.resilience.quota import Quota, QuotaLimits, QuotaRecord, QuotaStatus
+from rollout.resilience.permit import BreakerLine, GateStatus, Permit, QuotaStore, Refusal
+from rollout.resilience.quota import Quota, QuotaLimits, QuotaRecord
 
 MODEL_GONE_SECONDS: Final = 300.0
 """How long a model that the upstream says is gone is left alone; the watcher of the model list knows more by then."""
@@ -44,54 +44,6 @@ PATH_RULES: Final[Mapping[Path, BreakerRules]] = {
 SUSPECTS: Final[Mapping[Path, int]] = {Path.LITELLM: 2, Path.OPENROUTER: 3}
 """Models in a row that time out or answer 5xx before it is their path that is suspected. More where nothing comes
 after: one bad model, asked by many at once, must not take the good ones with it."""
-
-
-class Permit(NamedTuple):
-    """Leave to make one attempt; `settle` or `release` takes it back. `at` is when, in seconds since the epoch."""
-
-    path: Path
-    model: str
-    path_probe: bool = False
-    model_probe: bool = False
-    at: float = 0.0
-
-
-class Refusal(NamedTuple):
-    """Why an attempt may not be made now.
-
-    `kind` says what is in the way: PATH breakers show as UNREACHABLE, a model's as RESTING, the account's caps as
-    MINUTE_CAP and DAY_CAP, a model that is not free as NOT_FREE. `retry_after` is in seconds.
-    """
-
-    kind: FailureKind
-    retry_after: float
-    detail: str
-
-
-class QuotaStore(Protocol):
-    """Where the quota's record outlives the process."""
-
-    def save(self, record: QuotaRecord) -> None:
-        """Keep a record; must be quick, and never raise."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerLine:
-    """One breaker as people see it; `model` is None for a whole path."""
-
-    path: Path
-    model: str | None
-    status: BreakerStatus
-
-
-@dataclass(frozen=True, slots=True)
-class GateStatus:
-    """Everything at one moment: breakers that are not closed or have failures, the quota, models that cost money."""
-
-    breakers: tuple[BreakerLine, ...]
-    quota: QuotaStatus
-    quarantined: tuple[str, ...]
 
 
 class Gate:
@@ -179,25 +131,14 @@ class Gate:
             sent: False where no byte of it can have reached an upstream; it is put back into the quota then.
         """
         with self._lock:
-            now = self._clock()
-            if not sent or failure in (FailureKind.MINUTE_CAP, FailureKind.DAY_CAP):
-                self._correct_quota(permit, failure, retry_after, sent=sent)
-            self._note_path(permit, failure, now)
-            key = permit.path, permit.model
-            one = self._models.get(key)
-            if one is None and failure in MODEL_FAULTS:
-                one = self._models[key] = Breaker(self._rules)
-            if one is None:
+            one = self._models.get((permit.path, permit.model))
+            if failure is not None:
+                self._failed(permit, one, failure, retry_after, sent=sent)
                 return
-            if failure is None or failure in MODEL_LIVES:
+            self._suspects[permit.path].clear()
+            self._paths[permit.path].succeeded(probe=permit.path_probe)
+            if one is not None:
                 one.succeeded(probe=permit.model_probe)
-            elif failure in MODEL_FAULTS:
-                why, rest = str(failure), _sane(retry_after)
-                one.failed(now, why, probe=permit.model_probe, jitter=self._spread(), retry_after=rest)
-            elif permit.model_probe:
-                one.leave()
-            if failure is FailureKind.MODEL_GONE:
-                one.trip(now, "the upstream says that this model is gone", MODEL_GONE_SECONDS)
 
     def broke(self, path: Path, model: str, failure: FailureKind) -> None:
         """Note that an attempt failed after it was settled as a success: a stream that broke off."""
@@ -300,21 +241,41 @@ class Gate:
             return Refusal(FailureKind.MINUTE_CAP, room.wait, detail)
         return None
 
-    def _correct_quota(
-        self, permit: Permit, failure: FailureKind | None, retry_after: float | None, *, sent: bool
+    def _failed(
+        self, permit: Permit, one: Breaker | None, failure: FailureKind, retry_after: float | None, *, sent: bool
     ) -> None:
-        wall = self._wall()
+        now = self._clock()
+        self._correct_quota(permit, failure, retry_after, sent=sent)
+        self._note_path(permit, failure, now)
+        if one is None and failure in MODEL_FAULTS:
+            one = self._models[permit.path, permit.model] = Breaker(self._rules)
+        if one is None:
+            return
+        if failure in MODEL_LIVES:
+            one.succeeded(probe=permit.model_probe)
+        elif failure in MODEL_FAULTS:
+            why, rest = str(failure), _sane(retry_after)
+            one.failed(now, why, probe=permit.model_probe, jitter=self._spread(), retry_after=rest)
+        elif permit.model_probe:
+            one.leave()
+        if failure is FailureKind.MODEL_GONE:
+            one.trip(now, "the upstream says that this model is gone", MODEL_GONE_SECONDS)
+
+    def _correct_quota(self, permit: Permit, failure: FailureKind, retry_after: float | None, *, sent: bool) -> None:
         if not sent:
             self._quota.give_back(permit.at)
         if failure is FailureKind.MINUTE_CAP:
-            self._quota.told_of_minute(wall, retry_after if retry_after is not None else 60.0)
+            self._quota.told_of_minute(self._wall(), retry_after if retry_after is not None else 60.0)
         elif failure is FailureKind.DAY_CAP:
+            wall = self._wall()
             self._quota.told_of_day(wall, wall + retry_after if retry_after is not None else None)
+        elif sent:
+            return
         self._keep()
 
-    def _note_path(self, permit: Permit, failure: FailureKind | None, now: float) -> None:
+    def _note_path(self, permit: Permit, failure: FailureKind, now: float) -> None:
         whole, suspects = self._paths[permit.path], self._suspects[permit.path]
-        if failure is None or failure in PATH_LIVES:
+        if failure in PATH_LIVES:
             suspects.clear()
             whole.succeeded(probe=permit.path_probe)
         elif failure in PATH_FAULTS:

@@ -21,7 +21,8 @@ from typing import Final, NamedTuple, TypeVar
 from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import full_jitter
-from rollout.resilience.gate import Gate, Permit, Refusal
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Permit, Refusal
 
 MAX_ATTEMPTS: Final = 3
 """Attempts of one request, the rescue not counted (Google's SRE book, chapter 21)."""
@@ -91,14 +92,14 @@ class _Walk:
 
     def __init__(self, path: Path, models: Sequence[str], *, rescue: bool) -> None:
         self.path = path
-        self.models = list(models)
+        self.models = models
         self.again: dict[str, float] = {}  # models that failed here: from when they may be asked again
         self.made = 0
         self.number = 0
         self.rescued_from: Path | None = None
         self._may_rescue = rescue and path is Path.LITELLM
 
-    def candidates(self, now: float) -> list[str]:
+    def candidates(self, now: float) -> Sequence[str]:
         """Return the models worth asking now, best first: those not asked here yet, then those due again."""
         if not self.again:
             return self.models
@@ -117,7 +118,7 @@ class _Walk:
 
     def rescue_with(self, model: str, *, last: bool) -> None:
         """Ask the model that failed first, or `last`; the others keep their order."""
-        self.models.sort(key=lambda each: (each == model) is last)
+        self.models = sorted(self.models, key=lambda each: (each == model) is last)  # sorting is stable
 
 
 def attempts(

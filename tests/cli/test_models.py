@@ -6,7 +6,7 @@ from rollout.control.models import quarantine, withdraw
 from rollout.domain.cascade import OutReason
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
-from rollout.resilience.gate import Permit, Refusal
+from rollout.resilience.permit import Permit, Refusal
 from tests.cli.conftest import CASCADE, Server, Terminal
 
 FIRST, SECOND = CASCADE

@@ -15,7 +15,8 @@ from rollout.dispatch.wrapping import wrap
 from rollout.domain.errors import RateLimited, SendingFailed, UpstreamUnavailable
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
-from rollout.resilience.gate import Gate, Permit
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Permit
 from rollout.resilience.quota import QuotaLimits
 from rollout.settings import Upstreams
 from tests.dispatch import conftest as world

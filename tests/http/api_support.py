@@ -30,7 +30,8 @@ from rollout.http.app import assemble, create_app
 from rollout.http.auth import COOKIE, csrf_token
 from rollout.http.plane import Plane
 from rollout.http.security import App, Receive, Scope, Send
-from rollout.resilience.gate import Gate, Refusal
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Refusal
 from rollout.resilience.quota import QuotaLimits
 from rollout.settings import Settings
 from rollout.store.door import Door, utc_now

@@ -17,7 +17,7 @@ from rollout.domain.errors import StoreFailed
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path as Where
 from rollout.domain.roles import Role
-from rollout.resilience.gate import Permit, Refusal
+from rollout.resilience.permit import Permit, Refusal
 from tests.http.api_support import MODELS, World, a_gate, a_world, assert_problem, trip
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -14,7 +14,8 @@ from rollout.domain.cascade import Cascade, ListedModel, OutReason
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path as Where
 from rollout.domain.roles import Role
-from rollout.resilience.gate import Gate, Permit, Refusal
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Permit, Refusal
 from rollout.store.flags import read_cascade
 from tests.http.api_support import MODELS, World, a_gate, a_world, trip
 from tests.http.pages_support import HX, PAGE, a_browser, nothing_changes, words

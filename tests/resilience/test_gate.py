@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rollout.domain.failure import PATH_LIVES, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerRules, BreakerState
-from rollout.resilience.gate import LONGEST_REST, PATH_RULES, SHORTEST_REST, Gate, Permit, Refusal
+from rollout.resilience.gate import LONGEST_REST, PATH_RULES, SHORTEST_REST, Gate
+from rollout.resilience.permit import Permit, Refusal
 from rollout.resilience.quota import QuotaLimits, QuotaRecord
 
 UNLIMITED = QuotaLimits(0, 0)

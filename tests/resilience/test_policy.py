@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import CAP_SECONDS, full_jitter
-from rollout.resilience.gate import PATH_RULES, Gate, Permit
+from rollout.resilience.gate import PATH_RULES, Gate
+from rollout.resilience.permit import Permit
 from rollout.resilience.policy import (
     MAX_ATTEMPTS,
     SHORTEST_WAIT,

@@ -19,7 +19,7 @@ from rollout.http.pages.render import fragment, page, wants_fragment
 from rollout.http.pages.views import Tone, gateway_view
 from rollout.http.plane import Plane
 from rollout.resilience.breaker import BreakerState
-from rollout.resilience.gate import BreakerLine
+from rollout.resilience.permit import BreakerLine
 from rollout.resilience.quota import QuotaStatus
 from rollout.store.flags import read_cascade
 
