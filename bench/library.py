@@ -28,7 +28,6 @@ from rollout.client.default import set_default_client
 from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.paths import Call
 from rollout.dispatch.request import normalise
-from rollout.dispatch.sending import Sending
 from rollout.dispatch.within import Within
 from rollout.gateway.install import python_of
 from rollout.gateway.plan import litellm_environment
@@ -53,6 +52,7 @@ _SDK_CALLS: Final = 12
 _LOGIC_CALLS: Final = 300
 _LOGIC_TURNS: Final = 8
 _REQUEST: Final = chat()
+_NONE: Final[Mapping[str, str]] = {}
 _ANSWER: Final = json.dumps(
     {
         "id": "gen-0123456789",
@@ -246,14 +246,15 @@ async def _own_logic(client: RolloutClient, found: Found, rounds: int) -> None:
     usage = Usage(12, 149, 0.0)
 
     async def logic() -> None:
+        sending = dispatcher.sending(requests[0])
+
+        async def answered(attempt: Attempt) -> tuple[Outcome, None]:
+            with Within(attempt.deadline - monotonic()):
+                sending.gate.settle(attempt.permit, None)
+            return sending.note(attempt, None, status=200, model=MODEL, headers=_NONE, usage=usage), None
+
         for place in range(_LOGIC_CALLS):
             sending = dispatcher.sending(requests[place % 64])
-
-            async def answered(attempt: Attempt, sending: Sending = sending) -> tuple[Outcome, None]:
-                with Within(attempt.deadline - monotonic()):
-                    sending.gate.settle(attempt.permit, None)
-                return sending.note(attempt, None, status=200, model=MODEL, headers={}, usage=usage), None
-
             await adrive(sending.policy(), answered, sleep=asyncio.sleep, clock=monotonic)
             assert sending.decision().attempts
 

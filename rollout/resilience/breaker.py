@@ -84,6 +84,9 @@ class BreakerStatus:
     why: str | None
 
 
+_CLOSED: Final = BreakerState.CLOSED  # asked for several times in each request, where an enumeration's lookup counts
+
+
 class Breaker:
     """One breaker; not locked, its owner is. Times are monotonic seconds."""
 
@@ -106,13 +109,13 @@ class Breaker:
 
     def allows(self, now: float) -> bool:
         """Say whether a call may pass now; asking changes nothing."""
-        if self.state is BreakerState.CLOSED:
+        if self.state is _CLOSED:
             return True
         return now >= self._until and (not self.probing or now >= self._probe_ends)
 
     def enter(self, now: float) -> bool:
         """Let a call pass that `allows` allowed; return whether it is the probe."""
-        if self.state is BreakerState.CLOSED:
+        if self.state is _CLOSED:
             return False
         if now >= self._until:
             self._happened(BreakerEvent.COOLED)
@@ -159,7 +162,7 @@ class Breaker:
         if probe and self.state is BreakerState.HALF_OPEN:
             self.probing = False
             self._open(now, why, BreakerEvent.PROBE_FAILED, jitter, retry_after)
-        elif trips and self.state is BreakerState.CLOSED and self._is_too_much():
+        elif trips and self.state is _CLOSED and self._is_too_much():
             self._open(now, why, BreakerEvent.TRIPPED, jitter, retry_after)
 
     def trip(self, now: float, why: str, seconds: float) -> None:
@@ -177,7 +180,7 @@ class Breaker:
 
     def status(self, now: float) -> BreakerStatus:
         """Return what it is like now."""
-        waiting = self.state is not BreakerState.CLOSED
+        waiting = self.state is not _CLOSED
         return BreakerStatus(self.state, max(0.0, self._until - now) if waiting else None, self._failures, self._why)
 
     def _is_too_much(self) -> bool:

@@ -162,8 +162,11 @@ def attempts(
         deadline = min(end, now + per_attempt)
         attempt = Attempt(walk.path, admitted.model, walk.number, now, deadline, admitted, walk.rescued_from)
         outcome = yield attempt
-        failure, now = outcome.failure, max(now, outcome.now)
-        if failure is None or outcome.committed or now >= last:
+        failure = outcome.failure
+        if failure is None or outcome.committed:
+            return Verdict(attempt, failure)
+        now = max(now, outcome.now)
+        if now >= last:
             return Verdict(attempt, failure)
         if failure in GATEWAY_FAULTS and walk.go_direct():
             walk.rescue_with(admitted.model, last=failure in MODEL_FAULTS)
