@@ -10,6 +10,7 @@ from typing import Any, Final, TextIO
 
 STARS: Final = "***"
 _SHORTEST_SECRET: Final = 6  # shorter values would blank out ordinary words
+_dump: Final = jsonlib.JSONEncoder(default=str).encode  # json.dumps would build one for each line
 _OWN_FIELDS: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -67,5 +68,7 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        document |= {name: value for name, value in vars(record).items() if name not in _OWN_FIELDS | set(document)}
-        return jsonlib.dumps(document, default=str)
+        for name, value in vars(record).items():
+            if name not in _OWN_FIELDS:
+                document.setdefault(name, value)
+        return _dump(document)

@@ -54,7 +54,7 @@ from rollout.http.app import assemble
 from rollout.http.plane import Plane
 from rollout.logs import set_up_logging
 from rollout.resilience.gate import Gate
-from rollout.resilience.quota import QuotaLimits
+from rollout.resilience.quota import NO_LIMITS, QuotaLimits
 from rollout.resources import resource
 from rollout.settings import Settings, Upstreams
 from rollout.store.door import Door
@@ -228,7 +228,7 @@ class Server:
         record = QuotaFile(self._settings.data_dir / "quota.json")
         limits = QuotaLimits(upstreams.free_requests_per_minute, upstreams.free_requests_per_day)
         return Gate(
-            QuotaLimits(0, 0) if self._simulated else limits,  # the simulator has no quota of ours
+            NO_LIMITS if self._simulated else limits,  # the simulator has no quota of ours
             clock=time.monotonic,
             wall=time.time,
             chance=random.random,

@@ -23,7 +23,7 @@ from rollout.domain.flag import Path
 from rollout.resilience.breaker import Breaker, BreakerRules, BreakerState, BreakerStatus
 from rollout.resilience.budget import RetryBudget
 from rollout.resilience.permit import BreakerLine, GateStatus, Permit, QuotaStore, Refusal
-from rollout.resilience.quota import Quota, QuotaLimits, QuotaRecord
+from rollout.resilience.quota import NO_LIMITS, Quota, QuotaLimits, QuotaRecord
 
 MODEL_GONE_SECONDS: Final = 300.0
 """How long a model that the upstream says is gone is left alone; the watcher of the model list knows more by then."""
@@ -105,7 +105,8 @@ class Gate:
             if refusal is not None:
                 return refusal
             self._quota.take(wall)
-            self._keep()
+            if self._quota.limits != NO_LIMITS:  # else nobody asks how many there were
+                self._keep()
             return Permit(path, model, whole.enter(now), one is not None and one.enter(now), wall)
 
     def refusal(self, path: Path, model: str) -> Refusal | None:

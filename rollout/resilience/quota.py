@@ -30,6 +30,10 @@ class QuotaLimits:
     per_day: int | None = None
 
 
+NO_LIMITS: Final = QuotaLimits(0, 0)
+"""For an upstream that counts nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
     """The quota at one moment.

@@ -312,6 +312,14 @@ def named(world: World) -> dict[str, BreakerState]:
     return {f"{line.path}/{line.model}" if line.model else str(line.path): line.status.state for line in lines}
 
 
+def test_where_nothing_is_limited_only_what_the_upstream_says_is_kept() -> None:
+    world = World()
+    world.attempt()
+    assert world.saved == []
+    world.attempt(failure=K.DAY_CAP)
+    assert world.saved[-1].blocked_until > MORNING
+
+
 def test_the_quota_is_kept_whenever_it_changes() -> None:
     world = World(QuotaLimits(20, 50))
     world.attempt()
