@@ -287,4 +287,6 @@ def _aims(found: Found, tail: float) -> Sequence[Aim]:
             "x",
         ),
         at_least("req/s at 32, more than LiteLLM's", found.per_second.ratio(OURS, LITELLM), 25, "x"),
+        at_most("added p50, with the control plane", added(WITH_CONTROL, DIRECT), 0.5, " ms"),
+        at_least("req/s at 32, with the control plane", found.per_second.median(WITH_CONTROL), 2500),
     )
