@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import click
 
-from rollout.cli.backend import backend_of
 from rollout.cli.frame import Command, Group, note, reason_option, show
+from rollout.cli.reach import backend_of
 from rollout.cli.words import exact, on_one_line, table, when
 from rollout.domain.roles import Role
 

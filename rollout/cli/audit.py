@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from rollout.cli.backend import AuditQuery, Backend, backend_of
+from rollout.cli.backend import AuditQuery, Backend
 from rollout.cli.frame import MOMENT, REVISION, Document, Group, as_json, note, show
+from rollout.cli.reach import backend_of
 from rollout.cli.words import changes_of, entry_line, on_one_line, table, when
 
 _PAGE = 500  # the most the API lists at once

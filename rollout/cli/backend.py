@@ -6,17 +6,12 @@ Both answer the API's documents, so each command is written once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-import click
-
-from rollout.cli.frame import Document, environ_of, settings_of
-from rollout.domain.errors import InvalidRequest
+from rollout.cli.frame import Document
 from rollout.domain.roles import Role
-from rollout.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +110,3 @@ class Backend(Protocol):
 
     def invite(self, name: str, role: Role) -> Document:
         """Make a one-time sign-in code: `{name, role, code}`."""
-
-
-def backend_of(context: click.Context) -> Backend:
-    """Open the backend this process's environment names, until the command ends."""
-    return context.with_resource(open_backend(settings_of(context), environ_of(context)))
-
-
-def open_backend(settings: Settings, environ: Mapping[str, str]) -> AbstractContextManager[Backend]:
-    """Open the API where ROLLOUT_URL is set, else the database.
-
-    Raises:
-        InvalidRequest: ROLLOUT_URL cannot be read, so which installation is meant is not known.
-    """
-    if any(problem.variable == "ROLLOUT_URL" for problem in settings.problems):
-        # the database would be another installation than the one that was meant
-        raise InvalidRequest("ROLLOUT_URL cannot be read; set it to http(s)://host:port, or unset it. Nothing was done")
-    if settings.url is not None:
-        from rollout.cli.backend_api import open_api
-
-        return open_api(settings)
-    from rollout.cli.backend_database import open_database
-
-    return open_database(settings, environ)

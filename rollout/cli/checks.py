@@ -81,7 +81,7 @@ def check_environment(settings: Settings, environ: Mapping[str, str], now: float
 
 def check_control_plane(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Look whether the API at ROLLOUT_URL takes our access token."""
-    from rollout.cli.backend import open_backend
+    from rollout.cli.reach import open_backend
 
     try:
         with open_backend(settings, environ) as backend:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rollout.cli.backend import backend_of
 from rollout.cli.frame import Command, show
+from rollout.cli.reach import backend_of
 from rollout.cli.words import explain
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from rollout.cli.backend import FlagFields, backend_of
+from rollout.cli.backend import FlagFields
 from rollout.cli.frame import MOMENT, PERCENTAGE, REVISION, Document, Group, reason_option, show
 from rollout.cli.promote import export_flags, import_flags
+from rollout.cli.reach import backend_of
 from rollout.cli.words import flag_state, flag_words, on_one_line, table
 from rollout.domain.flag import MAIN_FLAG
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
-from rollout.cli.backend import Backend, backend_of, open_backend
+from rollout.cli.backend import Backend
 from rollout.cli.frame import Document, Group, as_json, environ_of, note, reason_option, settings_of, show
+from rollout.cli.reach import backend_of, open_backend
 from rollout.cli.server import address_of, ask
 from rollout.cli.words import exact, on_one_line
 from rollout.domain.errors import InvalidRequest, RolloutError

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import click
 
-from rollout.cli.backend import backend_of
 from rollout.cli.frame import Command, note, reason_option, settings_of, show
 from rollout.cli.promotion import compare, exported, parse_export
+from rollout.cli.reach import backend_of
 from rollout.cli.words import on_one_line
 from rollout.domain.errors import InvalidRequest
 
