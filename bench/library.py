@@ -25,7 +25,7 @@ from bench.report import CannotMeasure, Part, Series, at_least, at_most, number,
 from bench.world import KEY, MODEL, a_snapshot, chat, upstream_variables, users
 from rollout.client.client import RolloutClient
 from rollout.client.default import set_default_client
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.paths import Call
 from rollout.dispatch.request import normalise
 from rollout.dispatch.within import Within

@@ -39,8 +39,8 @@ from rollout.client.killfile import KillFile
 from rollout.client.quota_file import QuotaFile
 from rollout.control.access import invite
 from rollout.control.installation import SYSTEM, establish
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
-from rollout.dispatch.senders import make_async_sender
 from rollout.domain.cascade import ListedModel
 from rollout.domain.flag import PUBLISHED_SALT
 from rollout.domain.roles import Role
@@ -154,16 +154,8 @@ class Server:
             log.warning("%s", problem)
         plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state, gate=gate)
         plane.start()
-        sender = make_async_sender()
-        completions = CompletionsApp(
-            Deciding(holder),
-            lambda: upstreams,
-            plane.may_send,
-            simulated=self._simulated,
-            sender=sender,
-            gate=gate,
-            on_cost=quarantining(door, loop),
-        )
+        dispatcher = Dispatcher(Deciding(holder, upstreams), gate=gate, on_cost=quarantining(door, loop))
+        completions = CompletionsApp(dispatcher, plane.may_send, simulated=self._simulated)
         server = Uvicorn(
             uvicorn.Config(
                 assemble(plane, completions),
@@ -184,7 +176,7 @@ class Server:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await sender.aclose()
+            await dispatcher.aclose()
             plane.stop()
             door.engine.dispose()
         return 0

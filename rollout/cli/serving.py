@@ -13,6 +13,7 @@ import uvicorn
 
 from rollout.client.holder import Holder
 from rollout.gateway.state import GatewayPhase, GatewayState
+from rollout.settings import Upstreams
 
 log = logging.getLogger("rollout")
 
@@ -57,11 +58,16 @@ class Phases:
 class Deciding:
     """The holder as the completions endpoint asks it; without a snapshot the cascade is empty."""
 
-    def __init__(self, holder: Holder) -> None:
+    def __init__(self, holder: Holder, upstreams: Upstreams) -> None:
         self.evaluate = holder.evaluate
+        self.upstreams = upstreams
         self._holder = holder
 
     @property
     def cascade(self) -> tuple[str, ...]:
         """Return the installation's model ids."""
         return self._holder.cascade or ()
+
+    def wait_until_ready(self, _timeout: float, /) -> bool:
+        """Say that there is nothing to wait for: the snapshot is made in this process."""
+        return True

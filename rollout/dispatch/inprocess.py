@@ -6,31 +6,20 @@ Nothing is raised for what an upstream did: it is an answer, with a status of th
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
 from rollout.client.user import current_user
-from rollout.dispatch.asgi import JSON, Headers
-from rollout.dispatch.completions import (
-    Refused,
-    Reply,
-    asked,
-    decided,
-    failure_reply,
-    read_document,
-    refusal,
-    stream_headers,
-)
+from rollout.dispatch.asgi import Headers
+from rollout.dispatch.completions import Refused, asked, read_document, stream_headers
 from rollout.dispatch.decision import Finish
-from rollout.dispatch.exchange import Answer
-from rollout.dispatch.invoke import FIRST_SNAPSHOT_SECONDS, Dispatcher, default_dispatcher
+from rollout.dispatch.dispatcher import FIRST_SNAPSHOT_SECONDS, Dispatcher
+from rollout.dispatch.invoke import default_dispatcher
 from rollout.dispatch.relaying import AsyncRelay, Relay
+from rollout.dispatch.replying import new_request_id, refused_reply, whole_reply
 from rollout.dispatch.sending import Sending
 from rollout.domain.errors import InvalidRequest
-from rollout.domain.failure import FailureKind
-from rollout.resilience.policy import Verdict
 from rollout.settings import Upstreams
 
 _Pieces = TypeVar("_Pieces", Relay, AsyncRelay)
@@ -64,54 +53,50 @@ def answer(dispatcher: Dispatcher | None, request: Request) -> Answered[Relay]:
         request: What is asked.
     """
     dispatcher = dispatcher or default_dispatcher()
-    identity = _identity()
+    identity, header = new_request_id()
     try:
         if not dispatcher.client.cascade:
             dispatcher.client.wait_until_ready(FIRST_SNAPSHOT_SECONDS)
-        sending = _sending(dispatcher, request)
+        sending = _sending(dispatcher, request, identity)
         verdict, brought = dispatcher.perform(sending)
     except (InvalidRequest, Refused) as error:
-        return Answered(*_refused(error, identity))
+        return Answered(*refused_reply(error, [header]))
     if brought is None or brought.opening is None or brought.fault is not None:
-        return Answered(*_plain(dispatcher, sending, verdict, brought, identity))
-    pieces = Relay(sending, brought.opening, brought.live, _finish(dispatcher, sending, identity))
-    return Answered(200, [*stream_headers(sending.decision(), brought.content_type), identity], None, pieces)
+        dispatcher.finish(sending, verdict.failure)
+        return Answered(*whole_reply(sending, verdict, brought, [header]))
+    pieces = Relay(sending, brought.opening, brought.live, _finish(dispatcher, sending))
+    return Answered(200, [*stream_headers(sending.decision(), brought.content_type), header], None, pieces)
 
 
 async def aanswer(dispatcher: Dispatcher | None, request: Request) -> Answered[AsyncRelay]:
     """Do what `answer` does, asynchronously; a cancellation closes the upstream and passes on."""
     dispatcher = dispatcher or default_dispatcher()
-    identity = _identity()
+    identity, header = new_request_id()
     try:
         if not dispatcher.client.cascade:
             await asyncio.to_thread(dispatcher.client.wait_until_ready, FIRST_SNAPSHOT_SECONDS)
-        sending = _sending(dispatcher, request)
+        sending = _sending(dispatcher, request, identity)
         verdict, brought = await dispatcher.aperform(sending)
     except (InvalidRequest, Refused) as error:
-        return Answered(*_refused(error, identity))
+        return Answered(*refused_reply(error, [header]))
     if brought is None or brought.opening is None or brought.fault is not None:
-        return Answered(*_plain(dispatcher, sending, verdict, brought, identity))
-    pieces = AsyncRelay(sending, brought.opening, brought.live, _finish(dispatcher, sending, identity))
-    return Answered(200, [*stream_headers(sending.decision(), brought.content_type), identity], None, pieces)
+        dispatcher.finish(sending, verdict.failure)
+        return Answered(*whole_reply(sending, verdict, brought, [header]))
+    pieces = AsyncRelay(sending, brought.opening, brought.live, _finish(dispatcher, sending))
+    return Answered(200, [*stream_headers(sending.decision(), brought.content_type), header], None, pieces)
 
 
-def _identity() -> tuple[bytes, bytes]:
-    return b"x-rollout-request-id", secrets.token_hex(8).encode()
-
-
-def _sending(dispatcher: Dispatcher, request: Request) -> Sending:
+def _sending(dispatcher: Dispatcher, request: Request, identity: str) -> Sending:
     """Decide a request's way; nothing is sent."""
     headers = {name.lower(): value for name, value in request.headers}
     wanted = asked(headers, read_document(headers.get(b"content-type", b""), request.body))
     user = wanted.user or current_user()
-    return dispatcher.sending(
-        wanted._replace(user=user), upstreams=_patient(dispatcher.client.upstreams, request.patience)
-    )
+    upstreams = _patient(dispatcher.client.upstreams, request.patience)
+    return dispatcher.sending(wanted._replace(user=user), upstreams=upstreams, request_id=identity)
 
 
-def _finish(dispatcher: Dispatcher, sending: Sending, identity: tuple[bytes, bytes]) -> Finish:
-    """Return what tells the observer that a request is over, under the id its answer carries."""
-    return lambda failure: dispatcher.finish(sending, failure, request_id=identity[1].decode())
+def _finish(dispatcher: Dispatcher, sending: Sending) -> Finish:
+    return lambda failure: dispatcher.finish(sending, failure)
 
 
 def _patient(upstreams: Upstreams, patience: float | None) -> Upstreams:
@@ -123,20 +108,3 @@ def _patient(upstreams: Upstreams, patience: float | None) -> Upstreams:
         total_timeout=min(patience, upstreams.total_timeout),
         stall_timeout=min(patience, upstreams.stall_timeout),
     )
-
-
-def _refused(error: InvalidRequest | Refused, identity: tuple[bytes, bytes]) -> Reply:
-    reply = (error if isinstance(error, Refused) else refusal(error)).reply()
-    return reply._replace(headers=[*reply.headers, identity])
-
-
-def _plain(
-    dispatcher: Dispatcher, sending: Sending, verdict: Verdict, brought: Answer | None, identity: tuple[bytes, bytes]
-) -> Reply:
-    _finish(dispatcher, sending, identity)(verdict.failure)
-    if brought is None or brought.fault is not None:
-        error = sending.failed(verdict, brought.fault if brought is not None else None)
-        reply = failure_reply(error, verdict.failure or FailureKind.NO_ANSWER)
-        return reply._replace(headers=[*reply.headers, identity])
-    content_type = (b"content-type", brought.content_type.encode("latin-1", "replace") or JSON[1])
-    return Reply(200, [*decided(sending.decision()), content_type, identity], brought.raw())

@@ -63,6 +63,10 @@ class Sending:
         rescue: whether the direct path may take over from the gateway; else whoever sends does, at its first fault.
         evaluation: the decision, where it was made before.
         on_cost: is told of an answer that cost money.
+        request_id: what its answer calls it, None where it is no request over HTTP.
+
+    Attributes:
+        is_over: whether the observer was told of its end.
 
     Raises:
         InvalidRequest: the cascade is empty.
@@ -76,6 +80,7 @@ class Sending:
         "_models",
         "_on_cost",
         "_permit",
+        "_request_id",
         "_rescue",
         "_substituted",
         "_wall",
@@ -83,6 +88,7 @@ class Sending:
         "body",
         "evaluation",
         "gate",
+        "is_over",
         "last",
         "records",
         "started",
@@ -107,6 +113,7 @@ class Sending:
         rescue: bool = True,
         evaluation: Evaluation | None = None,
         on_cost: OnCost | None = None,
+        request_id: str | None = None,
     ) -> None:
         self._clock, self._wall = clock, wall
         self.started = self._answered = clock()
@@ -123,6 +130,8 @@ class Sending:
         self.last: Attempt | None = None
         self._permit: Permit | None = None
         self._written: Written | None = None
+        self._request_id = request_id
+        self.is_over = False
 
     def policy(self) -> Policy:
         """Return the generator of attempts."""
@@ -246,14 +255,11 @@ class Sending:
             self._answered - self.started,
         )
 
-    def exchange(
-        self, failure: FailureKind | None, *, wrapped: bool = False, request_id: str | None = None
-    ) -> Exchange:
+    def exchange(self, failure: FailureKind | None) -> Exchange:
         """Return what happened, for an observer; call it when it is over."""
         status = self.records[-1].status if self.records else None
-        return Exchange(
-            self.decision(), self.stream, failure, status, self._clock() - self.started, wrapped, request_id
-        )
+        seconds = self._clock() - self.started
+        return Exchange(self.decision(), self.stream, failure, status, seconds, request_id=self._request_id)
 
     def failed(self, verdict: Verdict, fault: Fault | None) -> SendingFailed:
         """Return the error for a request that nobody answered; `fault` is the last attempt's, None without one."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, cast
 
 from rollout.dispatch.decision import Decision, Exchange
-from rollout.dispatch.invoke import Dispatcher, default_dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
+from rollout.dispatch.invoke import default_dispatcher
 from rollout.dispatch.paths import NOT_THE_CALLERS
 from rollout.dispatch.reporting import is_wanted, report
 from rollout.dispatch.sending import Sending

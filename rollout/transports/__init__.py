@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import httpx
 
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.inprocess import Answered
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.relaying import AsyncRelay, Relay
 from rollout.transports.bridge import AsyncBridge, AsyncPieces, Pieces, SyncBridge
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.inprocess import Answered, Request, aanswer, answer
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.relaying import AsyncRelay, Relay
 
 _COMPLETIONS: Final = "/chat/completions"

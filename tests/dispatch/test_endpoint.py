@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from rollout.dispatch.decision import Exchange
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp, create_data_plane
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
@@ -377,7 +378,7 @@ async def test_only_http_is_spoken_here(client: world.FixedClient) -> None:
     async def nothing(*_: Any) -> Any:
         raise AssertionError("nothing is read or sent")
 
-    app = CompletionsApp(client, lambda: client.upstreams, lambda _: True)
+    app = CompletionsApp(Dispatcher(client), lambda _: True)
     with pytest.raises(RuntimeError, match="websocket"):
         await app({"type": "websocket"}, nothing, nothing)
 

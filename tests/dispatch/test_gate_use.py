@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.failures import FACES, http_status
 from rollout.dispatch.gates import OwnGate, make_gate
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.wrapping import wrap
 from rollout.domain.errors import RateLimited, SendingFailed, UpstreamUnavailable
 from rollout.domain.failure import FailureKind

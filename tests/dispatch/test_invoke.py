@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rollout.dispatch.decision import Exchange, InvokeResult
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.senders.async_aiohttp import AiohttpSender
 from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
 from rollout.dispatch.senders.seam import AsyncSender

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from rollout.dispatch.decision import Exchange
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.senders.async_aiohttp import AiohttpSender
 from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
 from rollout.dispatch.senders.seam import AsyncSender
@@ -355,16 +355,14 @@ class Front:
 
     def __init__(self, stage: Stage, serve: Callable[..., str]) -> None:
         self.stage = stage
-        app = CompletionsApp(
+        dispatcher = Dispatcher(
             stage.client,
-            lambda: stage.client.upstreams,
-            lambda _: True,
             observe=stage.seen.append,
             wall=lambda: NOON,
             gate=stage.gate,
             on_cost=lambda *told: stage.costs.append(told),
         )
-        self.url = serve(app)
+        self.url = serve(CompletionsApp(dispatcher, lambda _: True))
 
     def post(self, **body: Any) -> Any:
         return httpx.post(f"{self.url}/v1/chat/completions", json={"messages": HEJ, **body}, timeout=10)

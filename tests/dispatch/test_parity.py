@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.parity import (
     LOST_FROM_STREAMS,
     restore,

@@ -108,7 +108,7 @@ def test_a_forked_child_opens_its_own_connections(upstream: world.Upstream) -> N
     code = f"""
 import json, os, sys
 sys.path.insert(0, {str(pathlib.Path.cwd())!r})
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from tests.dispatch.conftest import FixedClient, upstreams_at
 dispatcher = Dispatcher(FixedClient(upstreams_at({upstream.url!r})))
 ask = lambda: dispatcher.invoke(messages={HEJ!r})["id"]

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from rollout.dispatch.decision import Exchange, InvokeResult
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.wrapping import wrap
 from rollout.domain.errors import InvalidRequest, RateLimited
 from rollout.domain.failure import FailureKind

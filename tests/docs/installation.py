@@ -22,12 +22,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from rollout.cli.serving import Deciding
 from rollout.client.holder import Holder
 from rollout.control.access import create_token
 from rollout.control.installation import establish, set_cascade
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
 from rollout.domain.cascade import ListedModel
-from rollout.domain.evaluate import Evaluation
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
@@ -41,20 +42,6 @@ from rollout.store.migrate import upgrade
 
 DOCUMENTED: Final = "127.0.0.1:8080"
 CASCADE: Final = ("qwen/qwen3-coder:free", "lumen/aurora-3-flash:free")
-
-
-class Deciding:
-    """The server's own holder, as the endpoint asks it."""
-
-    def __init__(self, holder: Holder) -> None:
-        self._holder = holder
-
-    def evaluate(self, flag: str, targeting_key: object, /) -> Evaluation:
-        return self._holder.evaluate(flag, targeting_key)
-
-    @property
-    def cascade(self) -> tuple[str, ...]:
-        return self._holder.cascade or ()
 
 
 class Served:
@@ -169,7 +156,8 @@ def installed(folder: Path) -> Iterator[Installation]:
             ),
         )
         plane.start()
-        completions = CompletionsApp(Deciding(holder), lambda: upstreams, plane.may_send, simulated=True)
+        dispatcher = Dispatcher(Deciding(holder, upstreams))
+        completions = CompletionsApp(dispatcher, plane.may_send, simulated=True)
         server = Served(assemble(plane, completions))
         try:
             yield Installation(folder, server.port, plane, upstream_url, f"http://127.0.0.1:{gateway.port}", tokens)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.domain.errors import SendingFailed
 from rollout.simulator import Kind
 from tests.faults.rows import Cell

@@ -15,8 +15,8 @@ from typing import Any, Final
 import uvicorn
 
 from rollout.dispatch.decision import Exchange
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.senders import make_async_sender, make_sender
 from rollout.resilience.gate import Gate
 from rollout.resilience.quota import QuotaLimits
@@ -210,15 +210,10 @@ class Stage:
         self, cell: Cell, client: Everybody, gate: Gate, observe: Callable[[Exchange], None]
     ) -> Callable[[dict[str, Any]], Got]:
         if cell.caller == "endpoint":
-            self._switchboard.apps[cell.id] = CompletionsApp(
-                client,
-                lambda: client.upstreams,
-                lambda access: access == ACCESS,
-                gate=gate,
-                observe=observe,
-                sender=self._switchboard.sender,
-                wall=self.wall,
+            shared = Dispatcher(
+                client, gate=gate, observe=observe, async_sender=self._switchboard.sender, wall=self.wall
             )
+            self._switchboard.apps[cell.id] = CompletionsApp(shared, lambda access: access == ACCESS)
             return lambda body: over_http(self._endpoint, cell, body)
         dispatcher = Dispatcher(
             client, gate=gate, observe=observe, sender=self._sender, async_sender=make_async_sender(), wall=self.wall

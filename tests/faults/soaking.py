@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
 from rollout.resilience.gate import Gate
 from rollout.resilience.quota import QuotaLimits
@@ -50,9 +51,8 @@ def app_for(wanted: Mapping[str, Any]) -> Any:
         wall=time.time,
         chance=random.Random(wanted["seed"]).random,
     )
-    app = CompletionsApp(
-        Everybody(upstreams, MODELS, share=50_000), lambda: upstreams, lambda access: access == "soak", gate=gate
-    )
+    dispatcher = Dispatcher(Everybody(upstreams, MODELS, share=50_000), gate=gate)
+    app = CompletionsApp(dispatcher, lambda access: access == "soak")
 
     async def either(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != "/held":

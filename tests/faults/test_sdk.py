@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
 from rollout.resilience.gate import Gate
 from rollout.resilience.quota import QuotaLimits
@@ -30,9 +31,8 @@ class Endpoint:
         gate = Gate(QuotaLimits(0, 0), clock=time.monotonic, wall=time.time, chance=lambda: 0.0)
         for _ in range(30):
             gate.begin()
-        return CompletionsApp(
-            Everybody(upstreams, MODELS, share=0), lambda: upstreams, lambda access: access == ACCESS, gate=gate
-        )
+        dispatcher = Dispatcher(Everybody(upstreams, MODELS, share=0), gate=gate)
+        return CompletionsApp(dispatcher, lambda access: access == ACCESS)
 
     def asked(self) -> list[str]:
         return [entry.model for entry in self.world.record]

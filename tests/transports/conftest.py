@@ -12,8 +12,8 @@ import openai
 import pytest
 
 from rollout.dispatch.decision import Exchange
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
-from rollout.dispatch.invoke import Dispatcher
 from rollout.dispatch.senders import make_async_sender
 from rollout.settings import Upstreams
 from rollout.simulator import World, running
@@ -134,13 +134,8 @@ class Door:
         """Return the SDK's client, over a client that decides."""
         settings: dict[str, Any] = {"api_key": "caller-key", "base_url": "http://nowhere.invalid/v1", **more}
         if self._way == "endpoint":
-            self._endpoint.app = CompletionsApp(
-                decides,
-                lambda: decides.upstreams,
-                lambda _: True,
-                observe=self._observe,
-                sender=self._endpoint.sender,
-            )
+            dispatcher = Dispatcher(decides, observe=self._observe, async_sender=self._endpoint.sender)
+            self._endpoint.app = CompletionsApp(dispatcher, lambda _: True)
             settings["base_url"] = f"{self._url}/v1"
         else:
             settings["http_client"] = self._http(Dispatcher(decides, observe=self._observe))

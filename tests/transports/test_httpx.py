@@ -16,7 +16,7 @@ import rollout.transports
 import rollout.transports.httpx2
 from rollout.client.default import set_default_client
 from rollout.dispatch.decision import Exchange
-from rollout.dispatch.invoke import Dispatcher
+from rollout.dispatch.dispatcher import Dispatcher
 from rollout.domain.failure import FailureKind
 from tests.dispatch import conftest as world
 from tests.transports.conftest import HEJ, over
