@@ -42,7 +42,14 @@ _LONGEST_DETAIL: Final = 500
 _LONGEST_TEXT: Final = 16_384
 _OF_PROVIDER: Final = ("", "llm_provider-")
 _QUOTES: Final = "OpenrouterException - "
+_QUOTED_SENTENCE: Final = re.compile(r"OpenrouterException - Message: (.*?), Metadata: ", re.DOTALL)
+_ACCOUNT: Final = re.compile(r""",?\s*["']?\buser[ _]id["']?\s*:.*""", re.DOTALL | re.IGNORECASE)
 _RESET_IN_TEXT: Final = re.compile(r"x-ratelimit-reset\W{1,8}(\d{10,16})", re.IGNORECASE)
+_BODY_IN_TEXT: Final = re.compile(
+    r"(?:,? ?Original Response:|received_args=|Got unexpected response from OpenRouter:|same chunk =|Traceback \().*",
+    re.DOTALL,
+)
+"""Where the gateway's message goes on with an answer, or with what it was asked: no part of a sentence for people."""
 _AGAIN_IN_TEXT: Final = re.compile(r"try again in (\d{1,6}(?:\.\d+)?) ?s", re.IGNORECASE)
 
 
@@ -50,13 +57,23 @@ class Fault(NamedTuple):
     """Why an answer is none.
 
     `detail` is for people; `retry_after` in seconds where the upstream named a time. `fits` is false where the
-    model cannot do what this one request asks for, which speaks neither against it nor against its path.
+    model cannot do what this one request asks for, which speaks neither against it nor against its path. `cut` is
+    true where the connection was cut, false where an error was told.
     """
 
     kind: FailureKind
     detail: str
     retry_after: float | None = None
     fits: bool = True
+    cut: bool = False
+
+    def blames(self, path: Path) -> FailureKind:
+        """Return what it speaks against, as a kind for the gate."""
+        if not self.fits:
+            return FailureKind.REJECTED  # this request alone
+        if self.cut and path is Path.LITELLM:
+            return FailureKind.UNREACHABLE  # the gateway tells what fails behind it: its own process hung up or died
+        return self.kind
 
 
 def classify(
@@ -126,8 +143,16 @@ def of_status(
 def sentence(error: Mapping[str, Any] | None, otherwise: str) -> str:
     """Return what an error says, as one bounded line; `otherwise` where it says nothing."""
     message = error.get("message") if error else None
-    text = " ".join(str(message)[:_LONGEST_TEXT].split()) if message else ""
+    text = " ".join(_BODY_IN_TEXT.sub("", _own_words(str(message)[:_LONGEST_TEXT])).split()) if message else ""
     return (text[:_LONGEST_DETAIL] + "…") if len(text) > _LONGEST_DETAIL else text or otherwise
+
+
+def _own_words(text: str) -> str:
+    """Return the upstream's words out of the gateway's about an error in a stream; never the account's id in them."""
+    if _QUOTES not in text:
+        return text
+    found = _QUOTED_SENTENCE.search(text)
+    return found[1] if found else _ACCOUNT.sub("", text)
 
 
 def _quoted(error: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -14,7 +14,7 @@ from rollout.dispatch.decision import Decision
 from rollout.dispatch.failures import FACES, http_status
 from rollout.dispatch.parity import REWRITES_HEADER, STREAM_REWRITES
 from rollout.dispatch.paths import NOT_THE_CALLERS
-from rollout.dispatch.request import Request, checked_model, checked_stream
+from rollout.dispatch.request import Request, checked_model, checked_stream, unpacked
 from rollout.domain.errors import InvalidRequest, SendingFailed
 from rollout.domain.failure import AttemptRecord, FailureKind
 from rollout.domain.flag import Path
@@ -96,10 +96,11 @@ def asked(headers: Mapping[bytes, bytes], body: Any) -> Request:
     """
     if not isinstance(body, dict):
         raise Refused(400, "the body must be an object with `messages`")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise Refused(400, "`messages` must be a list with at least one message", param="messages")
     try:
+        body = unpacked(body)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refused(400, "`messages` must be a list with at least one message", param="messages")
         return Request(body, checked_model(body.get("model")), checked_stream(body), _user(headers, body))
     except InvalidRequest as error:
         raise refusal(error) from None

@@ -120,8 +120,7 @@ class CompletionsApp:
                 failure = verdict.failure
                 return
             headers = [*constant, *stream_headers(sending.decision(), answer.content_type)]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            failure = await pass_on(sending, answer.opening, answer.live, send)
+            failure = await pass_on(sending, answer.opening, answer.live, send, headers)
         except InvalidRequest:
             failure = FailureKind.REJECTED
             raise

@@ -161,6 +161,6 @@ def _silent(
 ) -> tuple[Outcome, Answer]:
     # cut off before anything reached the caller: as good as never answered, so that another path may answer
     kind = FailureKind.NO_ANSWER if cut.kind is FailureKind.INTERRUPTED else cut.kind
-    fault = Fault(kind, cut.detail)
+    fault = Fault(kind, cut.detail, cut=cut.kind is FailureKind.INTERRUPTED)
     status = opened.status if opened else None
     return sending.note(attempt, fault, status=status, sent=cut.sent), Answer(fault)

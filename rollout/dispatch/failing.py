@@ -33,7 +33,7 @@ def nobody_answered(
     wait = fault.retry_after
     advice = _advice(fault, decision, upstreams)
     if refusal is not None:
-        wait = refusal.retry_after if wait is None else wait
+        wait = refusal.retry_after or None if wait is None else wait  # 0: nobody knows when
         advice += f"; nothing else was tried: {refusal.detail}"
     if fault.kind in _CAPS and wait is not None:
         advice += f"; try again {_when(wait, wall)}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from rollout.dispatch.asgi import Send
+from rollout.dispatch.asgi import Headers, Send
 from rollout.dispatch.failures import FACES
 from rollout.dispatch.opening import Opening, parsed_chunk
 from rollout.dispatch.senders.seam import AsyncOpened, Opened, SendFault, too_late
@@ -13,31 +16,31 @@ from rollout.dispatch.sending import Sending
 from rollout.dispatch.tail import Tail
 from rollout.dispatch.within import Within
 from rollout.domain.failure import FailureKind
-from rollout.wire.chat import error_event
-from rollout.wire.sse import WholeLines
+from rollout.wire.chat import error_event, error_in
+from rollout.wire.sse import WholeEvents
 
 LINGER_SECONDS: Final = 0.05
 """How long to wait for the connection's own end after `[DONE]`; a connection read to its end is used again."""
 
-_LAST: Final = b"data: [DONE]"
-_SOUND_SO_FAR: Final = (FailureKind.ERROR_FINISH, FailureKind.EMPTY, FailureKind.INVALID_JSON)
+_LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 
 class Passage:
-    """What of a stream goes on to the caller; no sockets. Whole lines as they came, then an event where it broke.
+    """What of a stream goes on to the caller; no sockets. Whole events as they came, then one more where it broke.
 
     What was passed before a break cannot be taken back, so the break is told as an error event, in the form in
-    which clients of OpenAI look for it, unless the upstream told it so itself.
+    which clients of OpenAI look for it. It stands in the place of the upstream's own: each path has another shape
+    for those.
 
-    Read into `tail` with `next_token` or `read_token` and hand the piece to `passable`, until `is_over`; call `end`
-    once, also where the caller left.
+    Read into `tail` with `next_token` or `read_token` and hand each piece to `passable`, the empty one at a break
+    too, until `is_over`; call `end` once, also where the caller left.
     """
 
-    __slots__ = ("_lines", "_sending", "first", "tail")
+    __slots__ = ("_events", "_sending", "first", "tail")
 
     def __init__(self, sending: Sending, opening: Opening) -> None:
         self._sending = sending
-        self._lines = WholeLines()
+        self._events = WholeEvents()
         self.first = bytes(opening.held)
         opening.held.clear()
         last = sending.records[-1]
@@ -50,23 +53,10 @@ class Passage:
 
     def passable(self, piece: bytes) -> bytes:
         """Return how much of a piece that the tail has looked at goes to the caller."""
-        tail, fault = self.tail, self.tail.fault
-        if fault is None:
-            return self._lines.feed(piece) + self._lines.end() if tail.done else self._lines.feed(piece)
-        if tail.told:
-            return self._lines.feed(piece) + self._lines.end()
-        if fault.kind in _SOUND_SO_FAR:
-            return self._lines.feed(piece).partition(_LAST)[0]  # after [DONE] nobody would read the error
-        return self._readable(piece)
-
-    def _readable(self, piece: bytes) -> bytes:
-        """Return the lines of a piece before the first that no client could read; what came with a break counts."""
-        readable = bytearray()
-        for line in self._lines.feed(piece).splitlines(keepends=True):
-            if not _is_readable(line):
-                break
-            readable += line
-        return bytes(readable)
+        events = self._events.feed(piece)
+        if self.is_over:
+            events += self._events.end()
+        return events if self.tail.fault is None else _before_break(events)
 
     def end(self) -> tuple[bytes, FailureKind | None]:
         """Put on record how it ended; return the last bytes for the caller, and why it broke or was left."""
@@ -75,20 +65,37 @@ class Passage:
         if fault is None:
             return b"", None if self.tail.done else FailureKind.CANCELLED
         self._sending.amend(fault)
-        if self.tail.told:
-            return b"", fault.kind
-        return b"\n\n" + error_event(fault.detail, kind=FACES[fault.kind].kind, code=fault.kind.value), fault.kind
+        # as it is on record: there our keys are no longer in what an upstream said
+        said = self._sending.records[-1].detail or fault.kind.value
+        return b"\n\n" + error_event(said, kind=FACES[fault.kind].kind, code=fault.kind.value), fault.kind
 
 
-def _is_readable(line: bytes) -> bool:
+def _before_break(events: bytes) -> bytes:
+    """Return the events before the first that no client could read, tells an error or is `[DONE]`.
+
+    What came with a break counts; after `[DONE]` nobody would read of it.
+    """
+    ended = 0
+    for line in _LINES.finditer(events):
+        if not _is_sound(line[0]):
+            return events[:ended]
+        if line[0] in (b"\n", b"\r\n", b"\r"):
+            ended = line.end()
+    return events
+
+
+def _is_sound(line: bytes) -> bool:
     field, _, value = line.strip().partition(b":")
     if field == b"data":
-        return isinstance(parsed_chunk(value), dict)
+        chunk = parsed_chunk(value)
+        return isinstance(chunk, dict) and error_in(chunk) is None
     return field in (b"", b"event", b"id", b"retry")
 
 
-async def pass_on(sending: Sending, opening: Opening, live: AsyncOpened, send: Send) -> FailureKind | None:
-    """Send what was held back, then the rest; return why it broke, None where it came to its end.
+async def pass_on(
+    sending: Sending, opening: Opening, live: AsyncOpened, send: Send, headers: Headers
+) -> FailureKind | None:
+    """Send the head, what was held back, then the rest; return why it broke, None where it came to its end.
 
     The upstream is closed in any case.
     """
@@ -96,6 +103,7 @@ async def pass_on(sending: Sending, opening: Opening, live: AsyncOpened, send: S
     stall = sending.upstreams.stall_timeout
     ended = False
     try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         piece = passage.first
         while True:
             if body := passage.passable(piece):
@@ -147,6 +155,17 @@ def read_token(live: Opened, tail: Tail, stall: float) -> bytes:
     tail.feed(piece)
     tail.patience -= monotonic() - started
     return piece
+
+
+def let_go(loop: AbstractEventLoop, end: Callable[[], None]) -> None:
+    """Have what ends a dropped stream run on the event loop it is of; here, where that loop is closed.
+
+    Objects are dropped in any thread, and in the middle of anything, also of what holds a lock.
+    """
+    try:
+        loop.call_soon_threadsafe(end)
+    except RuntimeError:
+        end()
 
 
 async def drain(live: AsyncOpened) -> None:

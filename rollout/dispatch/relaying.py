@@ -6,11 +6,12 @@ itself; nothing is raised for what an upstream did.
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from typing import Self
 
 from rollout.dispatch.decision import Finish
 from rollout.dispatch.opening import Opening
-from rollout.dispatch.passing import Passage, drain, drain_now, next_token, read_token
+from rollout.dispatch.passing import Passage, drain, drain_now, let_go, next_token, read_token
 from rollout.dispatch.senders.seam import AsyncOpened, Opened
 from rollout.dispatch.sending import Sending
 
@@ -20,12 +21,12 @@ class _Base:
         self._finish: Finish | None = finish
         self._passage = Passage(sending, opening)
         self._stall = sending.upstreams.stall_timeout
-        self._piece = self._passage.first
+        self._piece: bytes | None = self._passage.first
 
     def _body(self) -> bytes:
         """Return what goes to the caller of the piece that was read last."""
-        piece, self._piece = self._piece, b""
-        return self._passage.passable(piece) if piece else b""
+        piece, self._piece = self._piece, None
+        return self._passage.passable(piece) if piece is not None else b""
 
     def _over(self) -> bytes:
         """Put on record how it ended, once; return what the caller is to be told of it."""
@@ -88,13 +89,14 @@ class Relay(_Base):
 
 
 class AsyncRelay(_Base):
-    """As `Relay`, asynchronously.
+    """As `Relay`, asynchronously; made and read on one event loop.
 
-    Close it, or read it to its end: Python cannot close a connection when the last reference goes.
+    Dropping it leaves the closing to that loop, which does it at its next turn.
     """
 
     def __init__(self, sending: Sending, opening: Opening, live: AsyncOpened, finish: Finish) -> None:
         super().__init__(sending, opening, finish)
+        self._loop = get_running_loop()
         self._live: AsyncOpened | None = live
 
     def __aiter__(self) -> Self:
@@ -121,6 +123,16 @@ class AsyncRelay(_Base):
     async def aclose(self) -> None:
         """Close the upstream; what was not read is lost. May be called again."""
         await self._hang_up()
+        self._over()
+
+    def __del__(self) -> None:
+        if getattr(self, "_live", None) is not None:
+            let_go(self._loop, self._dropped)
+
+    def _dropped(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.abort()
         self._over()
 
     async def _hang_up(self) -> None:

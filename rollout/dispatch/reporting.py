@@ -105,4 +105,5 @@ def _attempt(record: AttemptRecord) -> dict[str, Any]:
         "completion_tokens": record.completion_tokens,
         "cost": record.cost,
         "overhead_milliseconds": record.overhead_milliseconds,
+        "quota_used": record.quota_used,
     }

@@ -6,7 +6,8 @@ Differences to the old function, all of them wider:
 - `tool_choice: "required"` with several tools is passed on, as OpenAI allows it; with one tool it still
   becomes that tool by name, without tools it is refused.
 - an assistant's `tool_calls` and any other field of a message are kept, so that a tool turn can be replayed.
-- any other field of OpenAI's (`temperature`, `seed`, `user`, `stream`, ...) is passed through untouched.
+- any other field of OpenAI's (`temperature`, `seed`, `user`, `stream`, ...) is passed through untouched; what stands
+  in `extra_body` is as good as said directly.
 A parameter that is None is as good as not given. camelCase beats snake_case.
 """
 
@@ -71,7 +72,7 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
                 value = given.pop(camel)
                 if value or given.get(snake) is None:
                     given[snake] = value
-    body = {name: value for name, value in given.items() if value is not None}
+    body = {name: value for name, value in unpacked(given).items() if value is not None}
     body["messages"] = _messages(body.get("messages"))
     if not body.keys().isdisjoint(_SHAPED):
         tools = _tools(body)
@@ -106,6 +107,20 @@ def choose_models(asked: str | None, cascade: Sequence[str]) -> Choice:
     if asked in cascade:
         return Choice((asked, *(each for each in cascade if each != asked)), substituted=False)
     return Choice(tuple(cascade), substituted=True)
+
+
+def unpacked(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a body with the fields of its `extra_body` in it, where the OpenAI SDK puts them before it sends.
+
+    Raises:
+        InvalidRequest: `extra_body` is no object, or holds another.
+    """
+    extra = body.get("extra_body")
+    if extra is None:
+        return body
+    if not isinstance(extra, Mapping) or "extra_body" in extra:
+        raise InvalidRequest("extra_body must be an object of further fields of the request", field="extra_body")
+    return {name: value for name, value in {**body, **extra}.items() if name != "extra_body"}
 
 
 def checked_model(model: object) -> str | None:

@@ -21,12 +21,12 @@ from rollout.dispatch.request import Choice, choose_models
 from rollout.dispatch.substance import Wanted, wanted_by
 from rollout.domain.errors import SendingFailed
 from rollout.domain.evaluate import Evaluation
-from rollout.domain.failure import GATEWAY_FAULTS, AttemptRecord, FailureKind
+from rollout.domain.failure import AttemptRecord, FailureKind
 from rollout.domain.flag import MAIN_FLAG, Path
 from rollout.domain.identity import FREE_SUFFIX
 from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit
-from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts
+from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts, handing_over
 from rollout.settings import Upstreams
 from rollout.wire.chat import Usage
 
@@ -145,7 +145,7 @@ class Sending:
             per_attempt=limits.first_token_timeout if self.stream else limits.attempt_timeout,
             rescue=self._rescue,
         )
-        return _handing_over(policy) if self._hands_over else policy
+        return handing_over(policy) if self._hands_over else policy
 
     def call(self, attempt: Attempt) -> Call:
         """Return an attempt as an HTTP call; from here on its permit is kept here.
@@ -156,7 +156,7 @@ class Sending:
         self.last = attempt
         try:
             if self._written is None:
-                self._written = write(self.body)
+                self._written = write(self.body, free=not self.upstreams.allow_paid)
             call = call_for(attempt.path, attempt.model, self._written, self.upstreams, self._attribution)
         except BaseException:
             self.gate.release(attempt.permit, sent=False)
@@ -210,6 +210,7 @@ class Sending:
                 completion,
                 cost,
                 overhead,
+                1 if sent else 0,
             )
         )
         if cost is not None and cost > 0:
@@ -230,7 +231,7 @@ class Sending:
         """Put on record, and count, that the last attempt failed after it had begun to answer."""
         last = self.records[-1]
         self.records[-1] = last._replace(failure=fault.kind, detail=self._without_secrets(fault.detail))
-        self.gate.broke(last.path, last.model, fault.kind)
+        self.gate.broke(last.path, last.model, fault.blames(last.path))
 
     def abandon(self) -> None:
         """Put on record that the caller left while an attempt was on its way; nothing where none was."""
@@ -276,9 +277,13 @@ class Sending:
         elif fault.kind is FailureKind.CANCELLED:
             self.gate.release(permit)
         else:
-            # what a model cannot do for this one request speaks against nobody
-            kind = fault.kind if fault.fits else FailureKind.REJECTED
-            self.gate.settle(permit, kind, fault.retry_after, sent=sent)
+            if permit.path is Path.LITELLM and fault.kind is FailureKind.SERVER_ERROR and self._is_strange:
+                fault = fault._replace(fits=False)  # LiteLLM answers 500 to fields that it allows nobody to set
+            self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent)
+
+    @property
+    def _is_strange(self) -> bool:
+        return self._written is not None and self._written.strange
 
     def _charged(self, cost: float) -> None:
         if self.upstreams.allow_paid:
@@ -292,20 +297,6 @@ class Sending:
             if secret and secret in text:
                 text = text.replace(secret, "***")
         return text
-
-
-def _handing_over(policy: Policy) -> Policy:
-    """Follow a policy until the gateway's first fault, at which somebody else takes over."""
-    try:
-        step = next(policy)
-        while True:
-            outcome = yield step
-            if isinstance(step, Attempt) and outcome.failure in GATEWAY_FAULTS:
-                return Verdict(step, outcome.failure)
-            step = policy.send(outcome)
-    except StopIteration as end:
-        verdict: Verdict = end.value
-        return verdict
 
 
 @lru_cache(maxsize=64)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from typing import Any, Self
 
 from rollout.dispatch.classify import Fault
 from rollout.dispatch.decision import Decision, Finish
 from rollout.dispatch.failing import sending_failed
 from rollout.dispatch.opening import Opening
-from rollout.dispatch.passing import drain, drain_now, next_token, read_token
+from rollout.dispatch.passing import drain, drain_now, let_go, next_token, read_token
 from rollout.dispatch.senders.seam import AsyncOpened, Opened
 from rollout.dispatch.sending import Sending
 from rollout.dispatch.tail import Tail
@@ -102,15 +103,16 @@ class InvokeStream(_Base):
 
 
 class AsyncInvokeStream(_Base):
-    """As `InvokeStream`, with `async for`, `async with` and `aclose`.
+    """As `InvokeStream`, with `async for`, `async with` and `aclose`; made and read on one event loop.
 
-    Close it, or read it to its end: Python cannot close a connection when the last reference goes.
+    Dropping it leaves the closing to that loop, which does it at its next turn.
     """
 
     def __init__(
         self, sending: Sending, opening: Opening, live: AsyncOpened, *, decision: Decision, finish: Finish
     ) -> None:
         super().__init__(sending, opening, decision, finish)
+        self._loop = get_running_loop()
         self._live: AsyncOpened | None = live
 
     def __aiter__(self) -> Self:
@@ -145,6 +147,16 @@ class AsyncInvokeStream(_Base):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_live", None) is not None:
+            let_go(self._loop, self._dropped)
+
+    def _dropped(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            live.abort()
+        self._over(self._ended())
 
     async def _close(self, failure: FailureKind | None) -> None:
         live, self._live = self._live, None

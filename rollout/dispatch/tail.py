@@ -31,7 +31,6 @@ class Tail:
         ready: chunks nobody took yet.
         done: whether `[DONE]` came.
         fault: why the stream broke, None while it has not.
-        told: whether the upstream itself said so, in the way clients look for it.
         usage: what the stream says it used.
         moved: whether a token came since this was last set to False.
         patience: seconds that may still be waited for the next one; kept by whoever waits.
@@ -52,7 +51,6 @@ class Tail:
         "moved",
         "patience",
         "ready",
-        "told",
         "usage",
     )
 
@@ -67,7 +65,7 @@ class Tail:
         self._finish: object = None
         self.keep = keep
         self.ready: deque[dict[str, Any]] = deque()
-        self.done = self.told = False
+        self.done = False
         self.moved = True
         self.patience = 0.0
         self.fault: Fault | None = None
@@ -94,7 +92,7 @@ class Tail:
         if fault.kind is FailureKind.TIMEOUT:
             self.fault = Fault(FailureKind.TIMEOUT, "the stream stood still for too long")
         else:
-            self.fault = Fault(FailureKind.INTERRUPTED, fault.detail)
+            self.fault = Fault(FailureKind.INTERRUPTED, fault.detail, cut=True)
 
     def _take(self, events: list[bytes]) -> None:
         for event in events:
@@ -117,7 +115,6 @@ class Tail:
             self._estimated = self._of_gateway and usage_is_estimated(chunk)
         if suspect and (error := error_in(chunk)) is not None:
             self.fault = Fault(FailureKind.INTERRUPTED, sentence(error, "an error in the middle of a stream"))
-            self.told = True
             return
         for choice in choices_in(chunk):
             if suspect and (failed := error_of_choice(choice)) is not None:

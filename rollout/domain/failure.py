@@ -135,6 +135,8 @@ class AttemptRecord(NamedTuple):
         completion_tokens: The same.
         cost: What the answer says it cost, in US dollars; None where it does not say.
         overhead_milliseconds: What the gateway says it took itself, None where it does not.
+        quota_used: Requests that it took out of the account's free quota, as we count it: 1, or 0 where no byte of
+            it can have reached the other side.
     """
 
     path: Path
@@ -149,3 +151,4 @@ class AttemptRecord(NamedTuple):
     completion_tokens: int | None = None
     cost: float | None = None
     overhead_milliseconds: float | None = None
+    quota_used: int = 1

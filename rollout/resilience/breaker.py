@@ -7,7 +7,8 @@
 
 Traffic on free models is low, so windows count calls, not seconds: percentages over a minute with a minimum of
 a hundred calls would never trip. Exactly one caller probes at a time; the others fail fast meanwhile. A probe that
-never comes back is given up after a while, so that a lost one does not keep a breaker open for good.
+never comes back is given up after a while, so that a lost one does not keep a breaker open for good. Probes are
+numbered: one that was given up, or that a reset overtook, comes back as a call like any other.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class BreakerRules:
     `consecutive` failures in a row trip it, or `ratio` of the last `window` calls once there are `minimum` (None:
     only failures in a row). A model that fails every other time is still worth asking: resting it would leave its
     share of answers to nobody. It opens for `first_open` seconds, twice as long after each failed probe,
-    `longest_open` at the most. A probe that nothing was heard of for `probe_seconds` is given up: longer than any
-    attempt takes.
+    `longest_open` at the most, whatever time an upstream names. A probe that nothing was heard of for
+    `probe_seconds` is given up: longer than any attempt takes.
     """
 
     consecutive: int = 4
@@ -90,7 +91,18 @@ _CLOSED: Final = BreakerState.CLOSED  # asked for several times in each request,
 class Breaker:
     """One breaker; not locked, its owner is. Times are monotonic seconds."""
 
-    __slots__ = ("_failures", "_probe_ends", "_recent", "_rules", "_times_open", "_until", "_why", "probing", "state")
+    __slots__ = (
+        "_failures",
+        "_probe",
+        "_probe_ends",
+        "_probes",
+        "_recent",
+        "_rules",
+        "_times_open",
+        "_until",
+        "_why",
+        "state",
+    )
 
     def __init__(self, rules: BreakerRules = USUAL) -> None:
         self._rules = rules
@@ -99,7 +111,7 @@ class Breaker:
         self._times_open = 0
         self._until = self._probe_ends = 0.0
         self._why: str | None = None
-        self.probing = False
+        self._probes = self._probe = 0  # how many there were, and the number of the one that is out (0: none)
         self.state = BreakerState.CLOSED
 
     @property
@@ -111,27 +123,29 @@ class Breaker:
         """Say whether a call may pass now; asking changes nothing."""
         if self.state is _CLOSED:
             return True
-        return now >= self._until and (not self.probing or now >= self._probe_ends)
+        return now >= self._until and (not self._probe or now >= self._probe_ends)
 
-    def enter(self, now: float) -> bool:
-        """Let a call pass that `allows` allowed; return whether it is the probe."""
+    def enter(self, now: float) -> int:
+        """Let a call pass that `allows` allowed; return its number if it is the probe, 0 if it is not."""
         if self.state is _CLOSED:
-            return False
+            return 0
         if now >= self._until:
             self._happened(BreakerEvent.COOLED)
-        self.probing, self._probe_ends = True, now + self._rules.probe_seconds
-        return True
+        self._probes += 1
+        self._probe, self._probe_ends = self._probes, now + self._rules.probe_seconds
+        return self._probe
 
-    def leave(self) -> None:
+    def leave(self, probe: int) -> None:
         """Note that a probe came to nothing, neither well nor badly; the next caller probes."""
-        self.probing = False
+        if probe == self._probe:
+            self._probe = 0
 
-    def succeeded(self, *, probe: bool) -> None:
-        """Note a call that went well."""
+    def succeeded(self, *, probe: int) -> None:
+        """Note a call that went well; `probe` is the number it entered with."""
         self._failures = 0
         self._recent.append(True)
-        if probe and self.state is BreakerState.HALF_OPEN:  # else it was reset or tripped while the probe was out
-            self.probing = False
+        if probe and probe == self._probe:  # else it was reset or tripped, or given up, while the probe was out
+            self._probe = 0
             self._times_open = 0
             self._recent.clear()
             self._why = None
@@ -142,7 +156,7 @@ class Breaker:
         now: float,
         why: str,
         *,
-        probe: bool,
+        probe: int,
         jitter: float = 1.0,
         retry_after: float | None = None,
         trips: bool = True,
@@ -152,22 +166,22 @@ class Breaker:
         Args:
             now: when.
             why: a sentence for people.
-            probe: whether it was the probe.
+            probe: the number it entered with.
             jitter: a number in [0.5, 1]; part of the opening time that is used, so that many do not probe at once.
-            retry_after: seconds the upstream named, used instead of our own where given.
-            trips: whether this one may trip it; it is counted anyway. A probe's failure always does.
+            retry_after: seconds the upstream named, used instead of our own where given, `longest_open` at the most.
+            trips: whether this one may trip it; it is counted anyway. The probe's failure always does.
         """
         self._failures += 1
         self._recent.append(False)
-        if probe and self.state is BreakerState.HALF_OPEN:
-            self.probing = False
+        if probe and probe == self._probe:
+            self._probe = 0
             self._open(now, why, BreakerEvent.PROBE_FAILED, jitter, retry_after)
         elif trips and self.state is _CLOSED and self._is_too_much():
             self._open(now, why, BreakerEvent.TRIPPED, jitter, retry_after)
 
     def trip(self, now: float, why: str, seconds: float) -> None:
         """Open at once for so many seconds, whatever was counted."""
-        self.probing = False
+        self._probe = 0
         self._why, self._until = why, max(self._until, now + seconds)
         self._happened(BreakerEvent.TRIPPED)
 
@@ -175,7 +189,7 @@ class Breaker:
         """Close, and forget."""
         self._recent.clear()
         self._failures = self._times_open = 0
-        self._until, self._why, self.probing = 0.0, None, False
+        self._until, self._why, self._probe = 0.0, None, 0
         self._happened(BreakerEvent.RESET)
 
     def status(self, now: float) -> BreakerStatus:
@@ -193,7 +207,7 @@ class Breaker:
         rules = self._rules
         ours = min(rules.longest_open, rules.first_open * 2.0 ** min(self._times_open, 16)) * jitter
         self._times_open += 1
-        self._why, self._until = why, now + (retry_after if retry_after is not None else ours)
+        self._why, self._until = why, now + (ours if retry_after is None else min(rules.longest_open, retry_after))
         self._happened(event)
 
     def _happened(self, event: BreakerEvent) -> None:

@@ -40,11 +40,16 @@ class RetryBudget:
         if self._tokens < self._most:
             self._tokens = min(self._most, self._tokens + self._ratio)
 
+    def level(self, now: float) -> float:
+        """Return how many retries are in it; below 1 nothing is tried again."""
+        if self._tokens >= FLOOR_MOST:
+            return self._tokens
+        passed = max(0.0, now - self._earned_at)
+        return min(FLOOR_MOST, self._most, self._tokens + passed * self._floor)
+
     def withdraw(self, now: float) -> bool:
         """Take one retry out; say whether there was one."""
-        if self._tokens < FLOOR_MOST:
-            passed = max(0.0, now - self._earned_at)
-            self._tokens = min(FLOOR_MOST, self._most, self._tokens + passed * self._floor)
+        self._tokens = self.level(now)
         self._earned_at = now
         if self._tokens < 1.0:
             return False

@@ -37,7 +37,8 @@ SHORTEST_REST: Final = 1.0
 PATH_RULES: Final[Mapping[Path, BreakerRules]] = {
     # a gateway that was started again should not be waited for much longer than that takes
     Path.LITELLM: BreakerRules(ratio=None, first_open=10.0, longest_open=120.0),
-    # nothing comes after the direct path: it rests late, and just long enough for an outage not to eat the quota
+    # nothing comes after the direct path: it rests late, and just long enough for an outage not to eat the quota.
+    # So no upstream's Retry-After makes it rest longer either: a probe is cheaper than minutes without an answer
     Path.OPENROUTER: BreakerRules(consecutive=8, ratio=None, first_open=5.0, longest_open=30.0),
 }
 
@@ -107,7 +108,7 @@ class Gate:
             self._quota.take(wall)
             if self._quota.limits != NO_LIMITS:  # else nobody asks how many there were
                 self._keep()
-            return Permit(path, model, whole.enter(now), one is not None and one.enter(now), wall)
+            return Permit(path, model, whole.enter(now), 0 if one is None else one.enter(now), wall)
 
     def refusal(self, path: Path, model: str) -> Refusal | None:
         """Say what `admit` would refuse now, None where it would grant; asking takes nothing."""
@@ -146,12 +147,12 @@ class Gate:
         with self._lock:
             now = self._clock()
             if failure in PATH_FAULTS:
-                self._note_path(Permit(path, model), failure, now)
+                self._note_path(Permit(path, model), failure, None, now)
             if failure in MODEL_FAULTS:
                 one = self._models.get((path, model))
                 if one is None:
                     one = self._models[path, model] = Breaker(self._rules)
-                one.failed(now, str(failure), probe=False, jitter=self._spread())
+                one.failed(now, str(failure), probe=0, jitter=self._spread())
 
     def limit(self, limits: QuotaLimits) -> None:
         """Take other limits of the account; what was counted stays."""
@@ -165,9 +166,9 @@ class Gate:
                 self._quota.give_back(permit.at)
                 self._keep()
             if permit.path_probe:
-                self._paths[permit.path].leave()
+                self._paths[permit.path].leave(permit.path_probe)
             if permit.model_probe and (one := self._models.get((permit.path, permit.model))) is not None:
-                one.leave()
+                one.leave(permit.model_probe)
 
     def charged(self, model: str) -> bool:
         """Note that an answer of a model cost money: it is not asked again; say whether that is news."""
@@ -209,8 +210,7 @@ class Gate:
                 if which in (None, model, f"{path}/{model}") and _marked(one):
                     one.reset()
                     done.append(f"{path}/{model}")
-            if which in (None, "quota"):
-                self._quota.forget_caps()
+            if which in (None, "quota") and self._quota.forget_caps(self._wall()):
                 self._keep()
                 done.append("quota")
             return done
@@ -221,7 +221,13 @@ class Gate:
             now = self._clock()
             lines = [BreakerLine(path, None, whole.status(now)) for path, whole in self._paths.items()]
             lines += [BreakerLine(*key, one.status(now)) for key, one in self._models.items() if _marked(one)]
-            return GateStatus(tuple(lines), self._quota.status(self._wall()), tuple(sorted(self._quarantined)))
+            quota, retries = self._quota.status(self._wall()), self._budget.level(now)
+            return GateStatus(tuple(lines), quota, tuple(sorted(self._quarantined)), retries)
+
+    def rest(self, path: Path, why: str, seconds: float) -> None:
+        """Leave a path that is known not to answer alone, for so many seconds at the most; `reset` ends that."""
+        with self._lock:
+            self._paths[path].trip(self._clock(), why, seconds)
 
     def _in_the_way(
         self, path: Path, model: str, whole: Breaker, one: Breaker | None, now: float, wall: float
@@ -247,7 +253,7 @@ class Gate:
     ) -> None:
         now = self._clock()
         self._correct_quota(permit, failure, retry_after, sent=sent)
-        self._note_path(permit, failure, now)
+        self._note_path(permit, failure, retry_after, now)
         if one is None and failure in MODEL_FAULTS:
             one = self._models[permit.path, permit.model] = Breaker(self._rules)
         if one is None:
@@ -258,7 +264,7 @@ class Gate:
             why, rest = str(failure), _sane(retry_after)
             one.failed(now, why, probe=permit.model_probe, jitter=self._spread(), retry_after=rest)
         elif permit.model_probe:
-            one.leave()
+            one.leave(permit.model_probe)
         if failure is FailureKind.MODEL_GONE:
             one.trip(now, "the upstream says that this model is gone", MODEL_GONE_SECONDS)
 
@@ -274,7 +280,7 @@ class Gate:
             return
         self._keep()
 
-    def _note_path(self, permit: Permit, failure: FailureKind, now: float) -> None:
+    def _note_path(self, permit: Permit, failure: FailureKind, retry_after: float | None, now: float) -> None:
         whole, suspects = self._paths[permit.path], self._suspects[permit.path]
         if failure in PATH_LIVES:
             suspects.clear()
@@ -282,9 +288,11 @@ class Gate:
         elif failure in PATH_FAULTS:
             suspects.add(permit.model)
             trips = failure not in PERHAPS_THE_MODEL or len(suspects) >= SUSPECTS[permit.path]
-            whole.failed(now, str(failure), probe=permit.path_probe, jitter=self._spread(), trips=trips)
+            # a time named with what one model may have caused is that model's, and says nothing of the path
+            why, probe, rest = str(failure), permit.path_probe, _sane(retry_after) if trips else None
+            whole.failed(now, why, probe=probe, jitter=self._spread(), retry_after=rest, trips=trips)
         elif permit.path_probe:
-            whole.leave()
+            whole.leave(permit.path_probe)
 
     def _spread(self) -> float:
         return 0.5 + self._chance() / 2

@@ -12,12 +12,15 @@ from rollout.resilience.quota import QuotaRecord, QuotaStatus
 
 
 class Permit(NamedTuple):
-    """Leave to make one attempt; `settle` or `release` takes it back. `at` is when, in seconds since the epoch."""
+    """Leave to make one attempt; `settle` or `release` takes it back. `at` is when, in seconds since the epoch.
+
+    `path_probe` and `model_probe` are the probe's number where it is one, else 0.
+    """
 
     path: Path
     model: str
-    path_probe: bool = False
-    model_probe: bool = False
+    path_probe: int = 0
+    model_probe: int = 0
     at: float = 0.0
 
 
@@ -25,7 +28,8 @@ class Refusal(NamedTuple):
     """Why an attempt may not be made now.
 
     `kind` says what is in the way: PATH breakers show as UNREACHABLE, a model's as RESTING, the account's caps as
-    MINUTE_CAP and DAY_CAP, a model that is not free as NOT_FREE. `retry_after` is in seconds.
+    MINUTE_CAP and DAY_CAP, a model that is not free as NOT_FREE, an empty retry budget as what is not tried again.
+    `retry_after` is in seconds, 0 where nobody knows.
     """
 
     kind: FailureKind
@@ -52,8 +56,12 @@ class BreakerLine:
 
 @dataclass(frozen=True, slots=True)
 class GateStatus:
-    """Everything at one moment: breakers that are not closed or have failures, the quota, models that cost money."""
+    """Everything at one moment: breakers that are not closed or have failures, the quota, models that cost money.
+
+    `retries` is what the retry budget holds; below 1 nothing is tried again.
+    """
 
     breakers: tuple[BreakerLine, ...]
     quota: QuotaStatus
     quarantined: tuple[str, ...]
+    retries: float

@@ -175,8 +175,10 @@ def attempts(
         pause = _wait(gate, walk, attempt.model, outcome, now, last)
         if isinstance(pause, Refusal):
             return Verdict(attempt, failure, pause)
-        if pause is None or now + pause >= last or not gate.may_retry():
+        if pause is None or now + pause >= last:
             return Verdict(attempt, failure)
+        if not gate.may_retry():
+            return Verdict(attempt, failure, Refusal(failure, 0.0, "too many requests are being retried just now"))
         if pause > 0:
             now = max(now + pause, (yield Pause(pause)).now)
             if now >= last:
@@ -244,6 +246,20 @@ def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, last: float) -> 
     if not refusals:
         return None
     return 0.0 if walk.go_direct() else min(refusals, key=lambda refusal: refusal.retry_after)
+
+
+def handing_over(policy: Policy) -> Policy:
+    """Follow a policy until the gateway's first fault, at which somebody else takes over."""
+    try:
+        step = next(policy)
+        while True:
+            outcome = yield step
+            if isinstance(step, Attempt) and outcome.failure in GATEWAY_FAULTS:
+                return Verdict(step, outcome.failure)
+            step = policy.send(outcome)
+    except StopIteration as end:
+        verdict: Verdict = end.value
+        return verdict
 
 
 def drive(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 DAY_SECONDS: Final = 86_400
@@ -34,21 +35,32 @@ NO_LIMITS: Final = QuotaLimits(0, 0)
 """For an upstream that counts nothing."""
 
 
+class Cap(StrEnum):
+    """Which of the two limits nothing gets past."""
+
+    MINUTE = "minute"
+    DAY = "day"
+
+
 @dataclass(frozen=True, slots=True)
 class QuotaStatus:
     """The quota at one moment.
 
-    `left_today` and `per_day` are None where the day has no limit or it is not known. `resets_at` is the next
-    00:00 UTC, `blocked_until` when a cap that the upstream named ends, both in seconds since the epoch.
+    `used_this_minute` is None where the minute has no limit: then nobody counts by the minute. `left_today` and
+    `per_day` are None where the day has no limit or it is not known. `resets_at` is the next 00:00 UTC. Until
+    `blocked_until` nothing is sent, because of the limit in `blocked_by`: the upstream named a cap, or the day is used
+    up by our own count. A minute that is full by our own count is none: room in it comes with every second. Both
+    moments are in seconds since the epoch.
     """
 
-    used_this_minute: int
+    used_this_minute: int | None
     per_minute: int
     used_today: int
     per_day: int | None
     left_today: int | None
     resets_at: float
     blocked_until: float | None
+    blocked_by: Cap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +164,13 @@ class Quota:
         if per_day is not None:
             self._limits = QuotaLimits(self._limits.per_minute, per_day)
 
-    def forget_caps(self) -> None:
-        """Forget what the upstream said about caps; an operator knows better."""
+    def forget_caps(self, wall: float) -> bool:
+        """Forget what the upstream said about caps, an operator knows better; say whether there was one."""
+        there_was = self._ends(wall)[1] is not None
         self._blocked_until = self._minute_until = 0.0
-        if self._limits.per_day and self._used >= self._limits.per_day:
+        if self._is_used_up():
             self._used = 0
+        return there_was
 
     def record(self) -> QuotaRecord:
         """Return what has to outlive a restart."""
@@ -164,17 +178,30 @@ class Quota:
 
     def status(self, wall: float) -> QuotaStatus:
         """Return what it is like now."""
-        self._turn(wall)
+        until, cap = self._ends(wall)
         per_day = self._limits.per_day or None
         return QuotaStatus(
-            used_this_minute=len(self._moments),
+            used_this_minute=len(self._moments) if self._limits.per_minute else None,
             per_minute=self._limits.per_minute,
             used_today=self._used,
             per_day=per_day,
             left_today=None if per_day is None else max(0, per_day - self._used),
             resets_at=_midnight(wall),
-            blocked_until=min(self._blocked_until, _midnight(wall)) if wall < self._blocked_until else None,
+            blocked_until=until,
+            blocked_by=cap,
         )
+
+    def _is_used_up(self) -> bool:
+        per_day = self._limits.per_day
+        return bool(per_day) and self._used >= (per_day or 0)
+
+    def _ends(self, wall: float) -> tuple[float | None, Cap | None]:
+        """Return until when nothing is sent and which cap ends last then, None where nothing is in the way."""
+        self._turn(wall)
+        midnight = _midnight(wall)
+        day = midnight if self._is_used_up() else min(self._blocked_until, midnight)
+        until, cap = max((day, Cap.DAY), (self._minute_until, Cap.MINUTE))
+        return (until, cap) if wall < until else (None, None)
 
     def _turn(self, wall: float) -> None:
         """Begin a new day where one has begun; drop what is older than a minute; bound what a jump left behind."""

@@ -122,14 +122,17 @@ def serves(message: Any) -> bool:
 def delivers(choice: Mapping[str, Any]) -> bool:
     """Say whether a choice of a chunk brings the caller something: content, a tool call, or reasoning.
 
-    A choice with nothing but a role is a sign of life, not progress; nor is an end that nothing came before.
+    A choice with nothing but a role is a sign of life, not progress; nor is an end that nothing came before, nor
+    white space, of which a model that lost its way sends one token after the other.
     """
     delta = choice.get("delta")
     if isinstance(delta, dict):
         for name in _DELIVERING:
-            if delta.get(name):
+            value = delta.get(name)
+            if value and not (isinstance(value, str) and value.isspace()):
                 return True
-    return bool(choice.get("text"))
+    text = choice.get("text")
+    return bool(text) and not (isinstance(text, str) and text.isspace())
 
 
 def usage_in(document: Any) -> Usage | None:

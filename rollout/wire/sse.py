@@ -11,6 +11,12 @@ from typing import Final
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """An image in a delta is megabytes on one line; an endless line must still end somewhere."""
 
+_LINE_BYTES: Final = 64
+"""What a line costs in memory besides what stands in it."""
+
+_BLANK_LINES: Final = (b"\n\n", b"\r\r", b"\n\r")
+"""How an empty line begins, with the end of the line before it; "\\r\\n" may be that end, and its own."""
+
 
 class EventTooLong(ValueError):
     """One event is longer than anything a completion sends."""
@@ -82,11 +88,13 @@ class EventParser:
                 self._data = []
                 self._size = 0
         elif line.startswith(b"data:"):
-            data = line[6:] if line.startswith(b"data: ") else line[5:]
-            self._data.append(data)
-            self._size += len(data)
+            self._keep(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line == b"data":
-            self._data.append(b"")
+            self._keep(b"")
+
+    def _keep(self, data: bytes) -> None:
+        self._data.append(data)
+        self._size += len(data) + _LINE_BYTES
 
 
 def _is_one_event(data: bytes) -> bool:
@@ -94,27 +102,33 @@ def _is_one_event(data: bytes) -> bool:
     return data.startswith(b"data: ") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
 
 
-class WholeLines:
-    """Let bytes through up to their last whole line; the rest waits for its end.
+class WholeEvents:
+    """Let bytes through up to the end of their last whole event; the rest waits for its own.
 
-    Half a line is of no use to a reader, and where it is cut off there it would be taken for an event.
+    An event that has not ended is nothing to its reader yet, and who looks at events can say of a whole one alone
+    whether it is to go on. More than an event may hold does not wait.
     """
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_max_bytes", "_rest")
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self._rest = bytearray()
+        self._max_bytes = max_bytes
 
     def feed(self, data: bytes) -> bytes:
         """Return what may go on now."""
-        if not self._rest and data.endswith(b"\n"):
+        rest = self._rest
+        if not rest and data.endswith(b"\n\n"):
             return data
-        end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-        if not end:
-            self._rest += data
+        seen = max(0, len(rest) - 1)
+        rest += data
+        end = len(rest) if len(rest) > self._max_bytes else max(rest.rfind(each, seen) for each in _BLANK_LINES) + 2
+        if end < 2:
             return b""
-        whole = bytes(self._rest) + data[:end]
-        self._rest = bytearray(data[end:])
+        if rest[end - 1 : end + 1] == b"\r\n":
+            end += 1
+        whole = bytes(rest[:end])
+        del rest[:end]
         return whole
 
     def end(self) -> bytes:

@@ -186,10 +186,49 @@ def test_a_reset_inside_the_error_is_read_too() -> None:
     assert judged(200, error).retry_after == 10.0
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Message: Provider disconnected, Metadata: {}, User ID: user_7", "Provider disconnected"),
+        ("Message: a, b: c, Metadata: {'raw': 'x, Metadata: y'}, User ID: . No fallback.", "a, b: c"),
+        ("Message: , Metadata: {}, User ID: user_7", "HTTP 502"),
+        ("Message: cut off, User ID: user_7", "litellm.APIError: APIError: OpenrouterException - Message: cut off"),
+        (
+            '{"message": "cut", "user_id": "user_7',
+            'litellm.APIError: APIError: OpenrouterException - {"message": "cut"',
+        ),
+    ],
+)
+def test_the_gateways_words_around_an_upstreams_are_left_out_and_the_accounts_id_with_them(
+    said: str, words: str
+) -> None:
+    error = {"message": f"litellm.APIError: APIError: OpenrouterException - {said}", "type": None, "code": "502"}
+    fault = judged(200, {"error": error}, path=Path.LITELLM)
+    assert (fault.kind, fault.detail) == (FailureKind.SERVER_ERROR, words)
+    assert judged(502, {"error": {"message": "of no user id: 7"}}).detail == "of no user id: 7"
+
+
 def test_a_message_is_one_bounded_line() -> None:
     fault = judged(500, {"error": {"message": "a\n b" * 1000}})
     assert "\n" not in fault.detail
     assert len(fault.detail) <= 501
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        'Unable to get json response, Original Response: {"content": "mine"',
+        "Invalid response object received_args={'response_object': 'mine'}",
+        "KeyError: 'created', Got unexpected response from OpenRouter: {'delta': 'mine'}",
+        "The model is repeating the same chunk = mine.",
+        "Invalid response object Traceback (most recent call last):\n mine",
+    ],
+)
+def test_an_answer_that_the_gateway_quotes_is_no_part_of_the_sentence(quoted: str) -> None:
+    error = {"error": {"message": f"litellm.APIError: OpenrouterException - {quoted}"}}
+    fault = judged(500, error, path=Path.LITELLM)
+    assert "litellm.APIError" in fault.detail
+    assert "mine" not in fault.detail
 
 
 def opened(*pieces: Any, end: Any = False) -> Any:

@@ -139,6 +139,30 @@ def test_a_gateway_that_fails_is_rescued_before_the_first_byte_goes_out(
         assert response.content == world.whole_stream(BETA)
 
 
+def test_fields_that_the_gateway_chokes_on_speak_neither_against_it_nor_against_the_model(
+    front: Front, upstream: world.Upstream
+) -> None:
+    upstream.gateway = world.says(500, b"Internal Server Error", content_type="text/plain")
+    for _ in range(6):
+        answer = front.post("on", api_base="http://127.0.0.1:9")
+        assert (answer.status_code, rollout_headers(answer)["served-by"]) == (200, "openrouter")
+    upstream.gateway = world.normal
+    assert rollout_headers(front.post("on"))["served-by"] == "litellm"
+
+
+def test_a_caller_names_no_model_of_its_own_by_extra_body(front: Front, upstream: world.Upstream) -> None:
+    extra = {"model": "openai/gpt-5", "provider": {"max_price": {"prompt": 100}}}
+    for user in ("on", "off"):
+        assert front.post(user, extra_body=extra).status_code == 200
+    (gateway,), (direct,) = upstream.via_gateway, upstream.directly
+    assert gateway.body["model"] == f"openrouter/{ALPHA}"
+    assert gateway.body["extra_body"].keys() == {"provider"}
+    assert direct.body["model"] == ALPHA
+    for said in (gateway.body["extra_body"], direct.body):
+        assert set(said["provider"]["max_price"].values()) == {0}
+    assert front.post("on", extra_body="seed").status_code == 400
+
+
 def test_another_model_is_said_to_be_substituted(front: Front) -> None:
     assert rollout_headers(front.post("off", model="gpt-4o"))["model-substituted"] == "true"
     assert "model-substituted" not in rollout_headers(front.post("off", model=ALPHA))

@@ -133,6 +133,16 @@ def test_a_gateway_that_is_not_there_uses_up_no_quota(
     call(user="on")
     assert gate.settled == [("litellm", FailureKind.UNREACHABLE, False), ("openrouter", None, True)]
     assert gate.status().quota.used_today == 1
+    assert [each.quota_used for each in call.seen[0].decision.attempts] == [0, 1]
+
+
+def test_an_attempt_that_failed_after_it_was_sent_used_quota_all_the_same(
+    call: Caller, gate: Counting, upstream: world.Upstream
+) -> None:
+    upstream.gateway = world.says(500, {})
+    call(user="on")
+    assert [each.quota_used for each in call.seen[0].decision.attempts] == [1, 1]
+    assert gate.status().quota.used_today == 2
 
 
 def test_a_path_that_rests_is_left_alone_and_the_rescue_is_said(
@@ -196,6 +206,48 @@ def test_the_gateway_is_asked_what_a_stream_used(call: Caller, upstream: world.U
     assert "stream_options" not in upstream.directly[0].body
 
 
+@pytest.mark.parametrize("already", [True, False], ids=["after a token", "before one"])
+def test_a_gateway_whose_connections_are_cut_is_blamed_itself_and_not_the_model(
+    call: Caller, gate: Counting, upstream: world.Upstream, already: bool
+) -> None:
+    upstream.gateway = world.streams(*([world.chunk("m", {"content": "He"})] * already), then="cut")
+    with contextlib.suppress(SendingFailed):
+        call(user="on", stream=True)
+    kind = FailureKind.INTERRUPTED if already else FailureKind.NO_ANSWER
+    assert kinds(call.seen[0].decision)[0] == (Path.LITELLM, kind)
+    failures = {(each.path, each.model): each.status.failures for each in gate.status().breakers}
+    assert failures == {(Path.LITELLM, None): 1, (Path.OPENROUTER, None): 0}
+
+
+@pytest.mark.parametrize(
+    ("user", "behaviour"),
+    [
+        ("off", world.streams(world.chunk("m", {"content": "He"}), then="cut")),
+        ("on", world.streams(world.chunk("m", {"content": "He"}), b'data: {"error": {"message": "gone"}}\n\n')),
+    ],
+    ids=["cut by the upstream", "told by the gateway"],
+)
+def test_a_stream_that_broke_behind_a_gateway_that_works_is_the_models_fault(
+    call: Caller, gate: Counting, upstream: world.Upstream, user: str, behaviour: Any
+) -> None:
+    upstream.gateway = upstream.direct = behaviour
+    with pytest.raises(SendingFailed):
+        call(user=user, stream=True)
+    path = Path.LITELLM if user == "on" else Path.OPENROUTER
+    failures = {(each.path, each.model): each.status.failures for each in gate.status().breakers}
+    assert failures == {(Path.LITELLM, None): 0, (Path.OPENROUTER, None): 0, (path, ALPHA): 1}
+
+
+def test_where_no_retry_is_left_the_error_says_so_and_is_otherwise_the_failures_own(
+    client: world.FixedClient, upstream: world.Upstream
+) -> None:
+    upstream.direct = world.says(500, {})
+    with pytest.raises(UpstreamUnavailable) as caught:
+        Caller(client, world.a_gate(retries=False))(user="off")
+    assert caught.value.message.endswith("; nothing else was tried: too many requests are being retried just now")
+    assert (caught.value.status, caught.value.retry_after, len(caught.value.attempts)) == (500, None, 1)
+
+
 def test_a_day_that_the_gateway_reports_as_used_up_stops_both_paths(call: Caller, upstream: world.Upstream) -> None:
     said = json.dumps({"error": {"message": "Rate limit exceeded: free-models-per-day. ", "code": 429}})
     message = f"litellm.RateLimitError: OpenrouterException - {said}"
@@ -216,14 +268,28 @@ def test_a_tool_that_one_model_lacks_speaks_against_nobody(
     assert not [each for each in gate.status().breakers if each.model is not None]
 
 
+@pytest.mark.parametrize("said", ["", " "])
 def test_an_empty_chunk_now_and_then_is_no_progress(
-    call: Caller, client: world.FixedClient, upstream: world.Upstream
+    call: Caller, client: world.FixedClient, upstream: world.Upstream, said: str
 ) -> None:
     client.upstreams = world.upstreams_at(upstream.url, stall_timeout=0.2)
-    empty = world.chunk("m", {"role": "assistant", "content": ""})
+    empty = world.chunk("m", {"role": "assistant", "content": said})
     upstream.direct = world.streams(world.chunk("m", {"content": "He"}), *[empty] * 60, then="silence", every=0.02)
     with pytest.raises(SendingFailed, match="stood still"):
         call(user="off", stream=True)
+
+
+def test_a_stream_that_begins_with_white_space_alone_is_answered_by_another_model(
+    call: Caller, upstream: world.Upstream
+) -> None:
+    blank = world.streams(world.chunk("m", {"content": " "}), b"data: [DONE]\n\n")
+
+    async def direct(asked: Any, reader: Any, writer: Any) -> None:
+        await (blank if asked.body["model"] == ALPHA else world.normal)(asked, reader, writer)
+
+    upstream.direct = direct
+    _, result = call(user="off", stream=True)
+    assert kinds(result.decision) == [(Path.OPENROUTER, FailureKind.EMPTY), (Path.OPENROUTER, None)]
 
 
 def test_a_reader_that_takes_its_time_is_not_the_upstreams_fault(

@@ -96,8 +96,8 @@ def test_what_arrives_carries_our_keys_and_guards_the_price(call: Caller, upstre
     assert direct.headers["authorization"] == f"Bearer {world.OPENROUTER_KEY}"
     assert gateway.headers["authorization"] == f"Bearer {world.GATEWAY_KEY}"
     assert gateway.headers["x-litellm-num-retries"] == "0"
-    for each in (direct, gateway):
-        assert each.body["provider"]["max_price"]["completion"] == 0
+    for said in (direct.body, gateway.body["extra_body"]):
+        assert said["provider"]["max_price"]["completion"] == 0
     assert direct.body["temperature"] == 0.5
     assert direct.body["user"] == "off"
 

@@ -399,11 +399,16 @@ def test_the_endpoint_tells_of_a_broken_stream_as_one_event_after_whole_events(
     assert [each.failure for each in front.stage.seen] == [FailureKind(code)]
 
 
-def test_an_error_that_the_upstream_put_in_the_stream_is_passed_on_as_it_is(front: Front) -> None:
+def test_an_error_that_the_upstream_put_in_the_stream_is_told_in_our_shape(front: Front) -> None:
     front.stage.play(Fault(Kind.MID_STREAM_ERROR))
     response = front.post(stream=True)
     *_, last = response.text.strip().split("\n\n")
-    assert json.loads(last.removeprefix("data: "))["error"] == {"code": 502, "message": "Provider disconnected"}
+    assert json.loads(last.removeprefix("data: "))["error"] == {
+        "message": "Provider disconnected",
+        "type": "upstream_error",
+        "code": "interrupted",
+        "param": None,
+    }
     assert response.text.count('"error":') == 1
     assert [each.failure for each in front.stage.seen] == [K.INTERRUPTED]
 

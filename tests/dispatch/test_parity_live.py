@@ -13,13 +13,19 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from rollout.dispatch.classify import sentence
 from rollout.dispatch.parity import LOST_FROM_STREAMS, restore, restore_chunk, usage_is_estimated
+from rollout.dispatch.paths import NO_PRICE, call_for, write
+from rollout.dispatch.request import normalise
+from rollout.domain.flag import Path as Route
 from rollout.gateway.install import install
 from rollout.gateway.plan import GatewayPlan
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.supervise import Supervisor
 from rollout.resources import resource
+from rollout.settings import Upstreams
 from rollout.simulator import Fault, Kind, World, running
+from rollout.wire.chat import error_in
 
 pytestmark = [pytest.mark.litellm, pytest.mark.processes]
 
@@ -159,6 +165,53 @@ async def test_a_stream_has_one_shape_on_both_paths_but_for_what_is_lost(both: B
     assert estimate["usage"]["cost"] == used["usage"]["cost"] == 0
 
 
+HOSTILE: Any = {
+    "additional_drop_params": ["provider"],
+    "api_key": "sk-of-the-caller",
+    "custom_llm_provider": "openai",
+    "disable_fallbacks": False,
+    "drop_params": True,
+    "extra_headers": {"X-Title": "mine"},
+    "fallbacks": [{"model": "openai/gpt-5"}],
+    "metadata": {"team": "shop"},
+    "mock_response": "made up",
+    "models": ["openai/gpt-5"],
+    "num_retries": 5,
+    "timeout": -5,
+}
+WANTS: Any = {"reasoning": {"effort": "low"}, "transforms": ["middle-out"], "x_unknown": {"kept": [1, 2.5]}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_whatever_a_caller_says_the_same_reaches_the_upstream_on_both_paths(both: Both, stream: bool) -> None:
+    extra = {"model": "openai/gpt-5", "provider": {"sort": "price", "max_price": {"prompt": 100}}}
+    said = normalise({"messages": [{"role": "user", "content": "Hej"}], **HOSTILE, **WANTS}, {"extra_body": extra})
+    body = write({**said.body, "stream": stream})
+    upstreams = Upstreams(both.direct, "sk-or-simulated", both.gateway.removesuffix("/v1"), "sk-master-simulated")
+    arrived = []
+    for path in (Route.OPENROUTER, Route.LITELLM):
+        call = call_for(path, MODEL, body, upstreams)
+        answer = await both.http.post(call.url, content=call.body, headers=dict(call.headers))
+        assert answer.status_code == 200
+        arrived.append(json.loads(list(both.world.record)[-1].body))
+    direct, gateway = ({**each, "usage": None, "stream_options": None} for each in arrived)
+    assert gateway == direct
+    assert direct["model"] == MODEL
+    assert direct["provider"] == {"sort": "price", "max_price": dict(NO_PRICE)}
+    assert direct.items() >= WANTS.items()
+
+
+@pytest.mark.parametrize("name", ["api_base", "base_url", "user_config", "model_list"])
+async def test_what_litellm_allows_nobody_to_set_is_refused_there_and_never_obeyed(both: Both, name: str) -> None:
+    asked = len(list(both.world.record))
+    body = write({"messages": [{"role": "user", "content": "Hej"}], name: "http://127.0.0.1:9"})
+    assert body.strange
+    call = call_for(Route.LITELLM, MODEL, body, Upstreams(both.direct, "", both.gateway, "sk-master-simulated"))
+    answer = await both.http.post(call.url, content=call.body, headers=dict(call.headers))
+    assert answer.status_code == 500
+    assert len(list(both.world.record)) == asked
+
+
 async def test_a_finish_reason_error_is_seen_through_the_gateway(both: Both) -> None:
     both.world.script.play([Fault(Kind.FINISH_REASON_ERROR)])
     direct, gateway = await both.ask()
@@ -167,6 +220,14 @@ async def test_a_finish_reason_error_is_seen_through_the_gateway(both: Both) -> 
     restore(answer, model=MODEL)
     assert shape(answer) == shape(direct.json())
     assert answer["choices"][0]["finish_reason"] == "error"
+
+
+async def test_an_error_in_the_middle_of_a_stream_is_told_in_the_upstreams_words_on_both_paths(both: Both) -> None:
+    both.world.script.play([Fault(Kind.MID_STREAM_ERROR)])
+    for answer in await both.ask(stream=True):
+        events = [line.removeprefix("data: ") for line in answer.text.splitlines() if '"error"' in line]
+        (told,) = [error for each in events if (error := error_in(json.loads(each))) is not None]
+        assert sentence(told, "") == "Provider disconnected"
 
 
 async def test_a_stream_that_was_cut_upstream_ends_at_the_gateway_with_a_usage_of_its_own(both: Both) -> None:

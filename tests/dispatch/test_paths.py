@@ -15,8 +15,10 @@ MODEL = "one/alpha:free"
 
 
 def sent(path: Any, upstreams: Any = HERE, body: Any = BODY, model: Any = MODEL) -> Any:
-    call = call_for(path, model, write(body), upstreams)
-    return call, json.loads(call.body)
+    """Return the call, and what reaches OpenRouter of it: LiteLLM writes `extra_body` over the rest."""
+    call = call_for(path, model, write(body, free=not upstreams.allow_paid), upstreams)
+    document = json.loads(call.body)
+    return call, {**document, **document.pop("extra_body", {})} if path is Path.LITELLM else document
 
 
 def test_the_gateway_is_told_to_retry_nothing_and_to_fall_back_to_nothing() -> None:
@@ -84,17 +86,55 @@ def test_what_the_caller_does_not_say_is_the_same_as_what_it_leaves_to_us(path: 
     plain = {"messages": [{"role": "user", "content": "Hej"}], "stream": stream}
     _, usual = sent(path, body=plain)
     _, said = sent(path, body={**plain, "provider": {}, "stream_options": None, "model": "x"})
-    if not (stream and path is Path.LITELLM):
+    if path is Path.OPENROUTER:
         assert said.pop("stream_options") is None
     assert usual == said
 
 
 @pytest.mark.parametrize("path", list(Path))
 def test_what_the_caller_asks_of_a_stream_is_kept(path: Any) -> None:
-    asks = {"stream": True, "stream_options": {"include_obfuscation": False}, "disable_fallbacks": False}
-    _, document = sent(path, body=asks)
+    _, document = sent(path, body={"stream": True, "stream_options": {"include_obfuscation": False}})
     assert document["stream_options"]["include_obfuscation"] is False
-    assert document["disable_fallbacks"] is (path is Path.LITELLM)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_gateway_is_told_nothing_by_the_caller_but_what_it_hands_on(stream: bool) -> None:
+    told = dict.fromkeys(("api_base", "api_key", "additional_drop_params", "fallbacks", "timeout", "metadata"), "x")
+    call, _ = sent(Path.LITELLM, body={"messages": [], "stream": stream, "disable_fallbacks": False, **told})
+    document = json.loads(call.body)
+    ours = {"model", "disable_fallbacks", "extra_body"} | ({"stream_options"} if stream else set())
+    assert document.keys() == {"messages", "stream"} | ours
+    assert document["disable_fallbacks"] is True
+    assert document["extra_body"] == {**told, "disable_fallbacks": False, "provider": {"max_price": FREE}}
+
+
+@pytest.mark.parametrize("path", list(Path))
+def test_the_cascade_is_ours_and_other_models_to_fall_back_to_are_left_out(path: Any) -> None:
+    _, document = sent(path, body={"models": ["openai/gpt-5"], "route": "fallback"})
+    assert document.keys().isdisjoint({"models", "route"})
+    _, document = sent(path, Upstreams("https://or", "sk-or", allow_paid=True), body={"models": ["openai/gpt-5"]})
+    assert document["models"] == ["openai/gpt-5"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"plugins": [{"id": "web"}]},
+        {"plugins": [{"id": "context-compression"}, {"id": ["web"]}]},
+        {"plugins": ["web"]},
+        {"tools": [{"type": "function"}, {"type": "openrouter:web_search"}]},
+        {"web_search_options": {}},
+    ],
+)
+def test_what_is_billed_beside_a_free_model_is_refused_unless_it_was_allowed(extra: Any) -> None:
+    with pytest.raises(InvalidRequest, match="ROLLOUT_ALLOW_PAID"):
+        sent(Path.OPENROUTER, body=extra)
+    assert sent(Path.OPENROUTER, Upstreams("https://or", "sk-or", allow_paid=True), body=extra)[1].keys() > extra.keys()
+
+
+def test_extras_that_cost_nothing_pass() -> None:
+    asks = {"plugins": [{"id": "context-compression"}], "tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert sent(Path.OPENROUTER, body=asks)[1].items() >= asks.items()
 
 
 def test_a_body_with_nothing_of_its_own_is_still_an_object() -> None:
@@ -104,4 +144,5 @@ def test_a_body_with_nothing_of_its_own_is_still_an_object() -> None:
 def test_a_body_is_written_once_and_says_the_same_on_both_paths() -> None:
     body = write({"messages": [{"role": "user", "content": "Hej"}], "seed": 7})
     direct, gateway = (json.loads(call_for(path, MODEL, body, HERE).body) for path in (Path.OPENROUTER, Path.LITELLM))
+    assert gateway.pop("extra_body") == {"provider": direct.pop("provider")}
     assert {**gateway, "model": MODEL} == {**direct, "disable_fallbacks": True}

@@ -172,3 +172,15 @@ def test_without_a_cascade_the_model_asked_for_is_tried_alone_and_none_at_all_is
     with pytest.raises(InvalidRequest, match="rollout cascade set") as caught:
         choose_models(None, ())
     assert caught.value.field == "cascade"
+
+
+def test_what_stands_in_extra_body_is_as_good_as_said_directly() -> None:
+    request = normalise({"messages": [HEJ], "extra_body": {"seed": 7, "model": "a/b:free", "stream": True}}, {})
+    assert (request.model, request.stream) == ("a/b:free", True)
+    assert request.body.keys() == {"messages", "seed", "stream"}
+
+
+@pytest.mark.parametrize("extra", ["seed", [1], {"extra_body": {}}])
+def test_an_extra_body_that_is_none_is_refused(extra: Any) -> None:
+    with pytest.raises(InvalidRequest, match="extra_body"):
+        normalise({"messages": [HEJ], "extra_body": extra}, {})

@@ -174,11 +174,6 @@ def test_a_stream_that_breaks_after_its_first_token_is_a_fault(pieces: Any, kind
     assert failed(tailed(*pieces)) is kind
 
 
-def test_only_an_error_that_clients_look_for_is_told_already() -> None:
-    assert tailed(HEJ, event({"error": {"message": "gone"}})).told
-    assert not tailed(HEJ, delta("error")).told
-
-
 def test_json_in_a_stream_has_to_be_whole_at_its_end() -> None:
     start, end = delta(content='{"a": "'), delta(content='}"}')
     assert failed(tailed(start, end, DONE, body=OBJECT)) is None
@@ -193,8 +188,32 @@ def test_an_end_that_the_gateway_made_up_is_none() -> None:
     assert failed(tailed(HEJ, delta("stop"), estimated, DONE)) is None
 
 
+BLANK = delta(content=" \n")
+
+
+def test_white_space_is_held_back_and_comes_in_its_place_once_something_was_said() -> None:
+    opening = Opening(Path.OPENROUTER, {})
+    for piece in (BLANK, BLANK):
+        assert opening.feed(piece, wall=0.0) is None
+        assert not opening.committed
+    assert opening.feed(HEJ, wall=0.0) is None
+    assert opening.committed
+    assert bytes(opening.held) == BLANK + BLANK + HEJ
+    said = [chunk["choices"][0]["delta"]["content"] for chunk in tailed(BLANK, HEJ, BLANK, DONE).ready]
+    assert said == [" \n", "Hej", " \n"]
+
+
+def test_a_stream_of_white_space_alone_is_empty_while_another_path_can_still_answer() -> None:
+    opening = Opening(Path.OPENROUTER, {})
+    assert opening.feed(BLANK, wall=0.0) is None
+    fault = opening.feed(DONE, wall=0.0)
+    assert fault is not None
+    assert fault.kind is FailureKind.EMPTY
+
+
 def test_only_tokens_move_a_stream() -> None:
-    for piece, moves in ((b": busy\n\n", False), (delta(role="assistant", content=""), False), (HEJ, True)):
+    silent = (b": busy\n\n", delta(role="assistant", content=""), BLANK)
+    for piece, moves in (*((each, False) for each in silent), (HEJ, True)):
         tail = tailed(HEJ)
         tail.moved = False
         tail.feed(piece)
@@ -209,3 +228,4 @@ def test_a_cut_is_told_by_its_kind() -> None:
         tail = tailed(HEJ)
         tail.cut(SendFault(kind, "x"))
         assert failed(tail) is expected
+        assert tail.fault.cut is (expected is FailureKind.INTERRUPTED)

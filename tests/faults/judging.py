@@ -67,6 +67,7 @@ def _differences(cell: Cell, right: Way, each: Seen) -> list[str]:
             ("at the upstream", right.arrivals, each.arrivals),
             ("counted", right.counted, each.counted),
             ("taken out of the quota", right.reserved, each.reserved),
+            ("used by the attempts", each.reserved, sum(record.quota_used for record in each.attempts)),
         )
         if wanted != had
     ]

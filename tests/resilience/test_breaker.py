@@ -15,7 +15,7 @@ RULES = BreakerRules(consecutive=3, window=8, minimum=6, ratio=0.5, first_open=1
 def opened(now: float = 0.0, **more: Any) -> Breaker:
     breaker = Breaker(RULES)
     for _ in range(RULES.consecutive):
-        breaker.failed(now, "it broke", probe=False, **more)
+        breaker.failed(now, "it broke", probe=0, **more)
     assert breaker.state is OPEN
     return breaker
 
@@ -32,9 +32,9 @@ def test_the_table_of_transitions_knows_every_state_and_leads_to_states() -> Non
 def test_it_trips_on_failures_in_a_row_and_a_success_starts_the_row_again() -> None:
     breaker = Breaker(RULES)
     for well in (False, False, True, False, False):
-        breaker.succeeded(probe=False) if well else breaker.failed(0.0, "it broke", probe=False)
+        breaker.succeeded(probe=0) if well else breaker.failed(0.0, "it broke", probe=0)
     assert breaker.state is CLOSED
-    breaker.failed(0.0, "it broke", probe=False)
+    breaker.failed(0.0, "it broke", probe=0)
     assert breaker.state is OPEN
     assert not breaker.allows(0.0)
 
@@ -43,23 +43,23 @@ def test_it_trips_on_a_bad_share_of_the_last_calls_but_never_on_too_few() -> Non
     breaker = Breaker(RULES)
     for each in range(6):
         assert breaker.state is CLOSED
-        breaker.succeeded(probe=False) if each % 2 == 0 else breaker.failed(0.0, "it broke", probe=False)
+        breaker.succeeded(probe=0) if each % 2 == 0 else breaker.failed(0.0, "it broke", probe=0)
     assert breaker.state is OPEN
 
 
 def test_old_failures_leave_the_window() -> None:
     breaker = Breaker(RULES)
     for well in (False, False, True, *[True] * 6, False, False, True, False):
-        breaker.succeeded(probe=False) if well else breaker.failed(0.0, "it broke", probe=False)
+        breaker.succeeded(probe=0) if well else breaker.failed(0.0, "it broke", probe=0)
     assert breaker.state is CLOSED  # three of the last eight; five of all
 
 
 def test_a_failure_that_may_not_trip_it_is_counted_all_the_same() -> None:
     breaker = Breaker(RULES)
     for _ in range(5):
-        breaker.failed(0.0, "it broke", probe=False, trips=False)
+        breaker.failed(0.0, "it broke", probe=0, trips=False)
     assert breaker.state is CLOSED
-    breaker.failed(0.0, "it broke", probe=False)
+    breaker.failed(0.0, "it broke", probe=0)
     assert breaker.state is OPEN
 
 
@@ -74,8 +74,7 @@ def test_only_one_caller_probes_at_a_time() -> None:
 
 def test_a_probe_that_came_to_nothing_lets_the_next_one_through() -> None:
     breaker = opened()
-    breaker.enter(10.0)
-    breaker.leave()
+    breaker.leave(breaker.enter(10.0))
     assert breaker.allows(10.0)
     assert breaker.enter(10.0)
     assert not breaker.allows(10.0)
@@ -97,44 +96,68 @@ def test_each_failed_probe_doubles_the_opening_time_up_to_the_cap(jitter: float)
         assert rest is not None
         times.append(rest)
         now += rest
-        breaker.enter(now)
-        breaker.failed(now, "it broke", probe=True, jitter=jitter)
+        breaker.failed(now, "it broke", probe=breaker.enter(now), jitter=jitter)
     assert times == pytest.approx([jitter * seconds for seconds in (10, 20, 40, 80, 80, 80)])
 
 
 def test_a_probe_that_went_well_closes_it_and_forgets_how_long_it_was_open() -> None:
     breaker = opened()
-    breaker.enter(10.0)
-    breaker.failed(10.0, "it broke", probe=True)
-    breaker.enter(30.0)
-    breaker.succeeded(probe=True)
+    breaker.failed(10.0, "it broke", probe=breaker.enter(10.0))
+    breaker.succeeded(probe=breaker.enter(30.0))
     assert breaker.status(30.0) == Breaker(RULES).status(30.0)
     for _ in range(3):
-        breaker.failed(30.0, "it broke", probe=False)
+        breaker.failed(30.0, "it broke", probe=0)
     assert breaker.status(30.0).opens_in == 10.0
 
 
-def test_the_upstreams_own_time_is_used_where_it_names_one() -> None:
-    assert opened(retry_after=123.0).status(0.0).opens_in == 123.0
+@pytest.mark.parametrize(("named", "rest"), [(1.0, 1.0), (73.0, 73.0), (123.0, RULES.longest_open)])
+def test_the_upstreams_own_time_is_used_where_it_names_one_as_far_as_the_rules_allow(named: float, rest: float) -> None:
+    assert opened(retry_after=named).status(0.0).opens_in == rest
 
 
 def test_a_probe_that_comes_back_after_a_reset_changes_nothing() -> None:
     for well in (True, False):
         breaker = opened()
-        breaker.enter(10.0)
+        probe = breaker.enter(10.0)
         breaker.reset()
-        breaker.succeeded(probe=True) if well else breaker.failed(11.0, "it broke", probe=True)
+        breaker.succeeded(probe=probe) if well else breaker.failed(11.0, "it broke", probe=probe)
         assert breaker.state is CLOSED
         assert breaker.status(11.0).why is None
 
 
 def test_a_probe_that_comes_back_well_after_a_trip_does_not_open_the_door() -> None:
     breaker = opened()
-    breaker.enter(10.0)
+    probe = breaker.enter(10.0)
     breaker.trip(11.0, "it is gone", 300.0)
-    breaker.succeeded(probe=True)
+    breaker.succeeded(probe=probe)
     assert (breaker.state, breaker.status(11.0).why) == (OPEN, "it is gone")
     assert not breaker.allows(310.0)
+
+
+@pytest.mark.parametrize("how", ["well", "badly", "nothing"])
+@pytest.mark.parametrize("overtaken_by", ["a reset and a trip", "its time"])
+def test_a_probe_that_was_overtaken_says_nothing_for_the_one_that_is_out(overtaken_by: str, how: str) -> None:
+    breaker, now = opened(), 10.0
+    stale = breaker.enter(now)
+    if overtaken_by == "its time":
+        now += RULES.probe_seconds
+    else:
+        breaker.reset()
+        for _ in range(RULES.consecutive):
+            breaker.failed(now, "it broke", probe=0)
+        now += RULES.first_open
+    probe = breaker.enter(now)
+    assert probe not in (0, stale)
+    if how == "well":
+        breaker.succeeded(probe=stale)
+    elif how == "badly":
+        breaker.failed(now, "it broke", probe=stale)
+    else:
+        breaker.leave(stale)
+    assert breaker.state is HALF_OPEN
+    assert not breaker.allows(now), "one probe is out already"
+    breaker.succeeded(probe=probe)
+    assert breaker.state is CLOSED
 
 
 @given(st.integers(0, 40), st.floats(0.5, 1.0))
@@ -142,8 +165,7 @@ def test_it_never_rests_longer_than_the_cap(probes: int, jitter: float) -> None:
     breaker, now = opened(jitter=jitter), 0.0
     for _ in range(probes):
         now += RULES.longest_open
-        breaker.enter(now)
-        breaker.failed(now, "it broke", probe=True, jitter=jitter)
+        breaker.failed(now, "it broke", probe=breaker.enter(now), jitter=jitter)
     assert 0 < (breaker.status(now).opens_in or 0.0) <= RULES.longest_open
 
 
@@ -153,7 +175,8 @@ class AnyBreaker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.breaker, self.now = Breaker(replace(RULES, probe_seconds=1e9)), 0.0  # no probe is ever lost
-        self.probes = 0
+        self.probe = 0
+        self.stale: list[int] = []
         self.calls = 0
 
     @rule(seconds=st.floats(0, 100))
@@ -165,8 +188,11 @@ class AnyBreaker(RuleBasedStateMachine):
     def one_enters(self) -> None:
         closed = self.breaker.state is CLOSED
         probe = self.breaker.enter(self.now)
-        assert probe is not closed
-        self.probes += probe
+        assert bool(probe) is not closed
+        if probe:
+            assert not self.probe, "one was out already"
+            assert probe not in self.stale
+            self.probe = probe
         self.calls += not probe
 
     @precondition(lambda self: self.calls)
@@ -175,35 +201,51 @@ class AnyBreaker(RuleBasedStateMachine):
         self.calls -= 1
         before = self.breaker.state
         if well:
-            self.breaker.succeeded(probe=False)
+            self.breaker.succeeded(probe=0)
         else:
-            self.breaker.failed(self.now, "it broke", probe=False)
+            self.breaker.failed(self.now, "it broke", probe=0)
         assert self.breaker.state is before or (before, self.breaker.state) == (CLOSED, OPEN)
 
-    @precondition(lambda self: self.probes)
+    @precondition(lambda self: self.probe)
     @rule(how=st.sampled_from(("well", "badly", "nothing")))
     def the_probe_comes_back(self, how: str) -> None:
-        self.probes -= 1
+        self._comes_back(self.probe, how)
+        self.probe = 0
         if how == "well":
-            self.breaker.succeeded(probe=True)
             assert self.breaker.state is CLOSED
         elif how == "badly":
-            self.breaker.failed(self.now, "it broke", probe=True)
             assert self.breaker.state is OPEN
         else:
-            self.breaker.leave()
             assert self.breaker.allows(self.now)
 
-    @precondition(lambda self: not self.probes)
+    @precondition(lambda self: self.stale)
+    @rule(how=st.sampled_from(("well", "badly", "nothing")))
+    def a_probe_comes_back_that_a_reset_overtook(self, how: str) -> None:
+        before = self.breaker.state
+        self._comes_back(self.stale.pop(), how)
+        assert self.breaker.state is before or (before, self.breaker.state) == (CLOSED, OPEN)
+
+    def _comes_back(self, probe: int, how: str) -> None:
+        if how == "well":
+            self.breaker.succeeded(probe=probe)
+        elif how == "badly":
+            self.breaker.failed(self.now, "it broke", probe=probe)
+        else:
+            self.breaker.leave(probe)
+
     @rule()
     def an_operator_resets_it(self) -> None:
+        if self.probe:
+            self.stale.append(self.probe)
+            self.probe = 0
         self.breaker.reset()
         assert self.breaker.state is CLOSED
         assert self.breaker.allows(self.now)
 
     @invariant()
-    def at_most_one_probes(self) -> None:
-        assert self.probes <= 1
+    def while_one_probes_nobody_else_does(self) -> None:
+        if self.probe:
+            assert not self.breaker.allows(self.now)
 
     @invariant()
     def it_tells_the_truth(self) -> None:

@@ -35,6 +35,22 @@ def test_retries_stay_under_a_share_of_requests_and_a_floor(steps: list[str | fl
 
 
 @given(STEPS)
+def test_its_level_says_whether_there_is_a_retry_in_it(steps: list[str | float]) -> None:
+    now = 1000.0
+    budget = RetryBudget(now)
+    for step in steps:
+        if isinstance(step, float):
+            now += step
+        elif step == "request":
+            budget.deposit()
+        else:
+            level = budget.level(now)
+            assert 0 <= level <= MOST
+            assert budget.level(now) == level  # asking changes nothing
+            assert budget.withdraw(now) is (level >= 1)
+
+
+@given(STEPS)
 def test_whatever_happened_a_retry_is_possible_again_before_long(steps: list[str | float]) -> None:
     now = 1000.0
     budget = RetryBudget(now)

@@ -12,7 +12,7 @@ from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerRules, BreakerState
 from rollout.resilience.gate import LONGEST_REST, PATH_RULES, SHORTEST_REST, Gate
 from rollout.resilience.permit import Permit, Refusal
-from rollout.resilience.quota import QuotaLimits, QuotaRecord
+from rollout.resilience.quota import Cap, QuotaLimits, QuotaRecord
 
 UNLIMITED = QuotaLimits(0, 0)
 MORNING = 20_000 * 86_400 + 8 * 3600.0
@@ -174,6 +174,28 @@ def test_a_probe_that_is_out_sends_the_others_away_for_a_moment() -> None:
     assert world.admitted().path_probe
 
 
+@pytest.mark.parametrize("outcome", ["released", "served", "failed"])
+def test_a_probe_that_outlives_a_reset_neither_ends_nor_joins_the_next_one(outcome: str) -> None:
+    world = World()
+    probes = []
+    for _ in range(2):
+        for _ in range(4):
+            world.attempt(failure=K.UNREACHABLE)
+        world.seconds += 11
+        probes.append(world.admitted())
+        if len(probes) == 1:
+            world.gate.reset()
+    stale, probe = probes
+    if outcome == "released":
+        world.gate.release(stale)
+    else:
+        world.gate.settle(stale, None if outcome == "served" else K.UNREACHABLE)
+    assert world.state(LITELLM) is BreakerState.HALF_OPEN
+    assert world.refused().kind is K.UNREACHABLE
+    world.gate.settle(probe, None)
+    assert world.state(LITELLM) is BreakerState.CLOSED
+
+
 def test_a_permit_that_is_lost_does_not_close_a_path_for_good() -> None:
     world = World()
     for _ in range(4):
@@ -194,6 +216,44 @@ def test_a_rest_is_as_long_as_the_upstream_asks_where_that_is_sane(named: float,
     for _ in range(4):
         world.attempt(failure=K.RATE_LIMITED, retry_after=named)
     assert world.refused().retry_after == pytest.approx(rest, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("path", "named", "rest"),
+    [
+        (LITELLM, 90.0, 90.0),
+        (LITELLM, 3.0, 3.0),
+        (LITELLM, 5000.0, PATH_RULES[LITELLM].longest_open),
+        (DIRECT, 20.0, 20.0),
+        (DIRECT, 90.0, PATH_RULES[DIRECT].longest_open),  # nothing comes after it
+    ],
+)
+@pytest.mark.parametrize("kind", [K.GATEWAY_COOLDOWN, K.UNREACHABLE])
+def test_a_path_rests_as_long_as_was_named_but_no_longer_than_its_rules_allow(
+    path: Path, named: float, rest: float, kind: FailureKind
+) -> None:
+    world = World()
+    for _ in range(PATH_RULES[path].consecutive):
+        world.attempt(path=path, failure=kind, retry_after=named)
+    assert (world.refused(path=path).kind, world.refused(path=path).retry_after) == (K.UNREACHABLE, rest)
+
+
+def test_a_path_on_which_several_models_ask_for_time_gets_it() -> None:
+    world = World()
+    for model in (A, A, A, B):
+        world.attempt(model, failure=K.SERVER_ERROR, retry_after=90.0)
+    assert world.refused(C).retry_after == 90.0
+
+
+def test_what_one_model_names_is_not_its_paths_time() -> None:
+    world = World()
+    for _ in range(4):
+        world.attempt(failure=K.UNREACHABLE)
+    world.seconds += 11
+    probe = world.admitted()
+    assert probe.path_probe
+    world.gate.settle(probe, K.SERVER_ERROR, 90.0)
+    assert world.refused(B).retry_after == pytest.approx(20.0, abs=1e-3)  # its own, doubled
 
 
 def test_a_model_that_is_gone_rests_at_once() -> None:
@@ -305,6 +365,37 @@ def test_a_reset_closes_what_it_names_and_nothing_else(which: str | None, done: 
     after = {name for name, line in named(world).items() if line is not BreakerState.CLOSED}
     assert after == before - done
     assert (world.gate.status().quota.blocked_until is None) is ("quota" in done)
+
+
+@pytest.mark.parametrize("which", [None, "quota"])
+def test_only_a_cap_that_is_there_is_reset(which: str | None) -> None:
+    world = World(QuotaLimits(20, 3))
+    world.attempt()
+    world.attempt()
+    assert world.gate.reset(which) == []
+    world.attempt()
+    assert (world.refused().kind, world.gate.reset(which)) == (K.DAY_CAP, ["quota"])
+    world.attempt(failure=K.MINUTE_CAP, retry_after=7.0)
+    assert (world.refused().kind, world.gate.reset(which)) == (K.MINUTE_CAP, ["quota"])
+    world.attempt(failure=K.MINUTE_CAP, retry_after=7.0)
+    world.seconds += 7
+    assert world.gate.reset(which) == [], "it is over"
+
+
+def test_a_cap_that_the_upstream_names_for_the_minute_can_be_seen() -> None:
+    world = World()
+    world.attempt(failure=K.MINUTE_CAP, retry_after=7.0)
+    quota = world.gate.status().quota
+    assert (quota.blocked_until, quota.blocked_by) == (MORNING + 1007.0, Cap.MINUTE)
+
+
+def test_what_is_left_of_the_retries_can_be_seen() -> None:
+    world = World()
+    assert world.gate.status().retries == 2.0
+    assert [world.gate.may_retry() for _ in range(3)] == [True, True, False]
+    assert world.gate.status().retries == 0.0
+    world.seconds += 5
+    assert world.gate.status().retries == pytest.approx(0.5)
 
 
 def named(world: World) -> dict[str, BreakerState]:
@@ -436,10 +527,10 @@ class AnyGate(RuleBasedStateMachine):
         if self.world.seconds > 1250:  # a probe may have been given up
             return
         for path in Path:
-            assert sum(each.path_probe for each in self.out if each.path is path) <= 1
+            assert sum(bool(each.path_probe) for each in self.out if each.path is path) <= 1
             for model in (A, B, C):
-                probes = sum(each.model_probe for each in self.out if (each.path, each.model) == (path, model))
-                assert probes <= 1
+                here = [each for each in self.out if (each.path, each.model) == (path, model)]
+                assert sum(bool(each.model_probe) for each in here) <= 1
 
     @invariant()
     def its_status_is_consistent(self) -> None:
@@ -448,7 +539,9 @@ class AnyGate(RuleBasedStateMachine):
         for line in status.breakers:
             assert (line.status.opens_in is None) is (line.status.state is BreakerState.CLOSED)
             assert 0 <= (line.status.opens_in or 0.0) <= LONGEST_REST
+        assert status.quota.used_this_minute is not None
         assert status.quota.used_this_minute <= 6
+        assert 0 <= status.retries <= 10
 
     @invariant()
     def ten_minutes_of_quiet_make_all_of_it_possible_again(self) -> None:

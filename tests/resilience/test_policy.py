@@ -12,7 +12,7 @@ from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, Fail
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import CAP_SECONDS, full_jitter
 from rollout.resilience.gate import PATH_RULES, Gate
-from rollout.resilience.permit import Permit
+from rollout.resilience.permit import Permit, Refusal
 from rollout.resilience.policy import (
     MAX_ATTEMPTS,
     SHORTEST_WAIT,
@@ -141,6 +141,17 @@ def test_where_the_model_may_be_at_fault_the_rescue_asks_the_others_first_at_no_
     assert (verdict.failure, stage.pauses, stage.gate.retries) == (None, [], 0)
     stage.play(kind, models=[A])
     assert stage.way == ["litellm a", "openrouter a"]  # there is no other
+
+
+def test_an_empty_retry_budget_ends_a_request_and_says_so() -> None:
+    stage = Stage()
+    while stage.gate.may_retry():
+        pass
+    verdict = stage.play(Scene(K.EMPTY), path=DIRECT)
+    assert stage.way == ["openrouter a"]
+    assert verdict == Verdict(
+        stage.tried[0], K.EMPTY, Refusal(K.EMPTY, 0.0, "too many requests are being retried just now")
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(GATEWAY_FAULTS))

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from rollout.resilience.quota import (
     DAY_SECONDS,
     TURNING_SECONDS,
+    Cap,
     Quota,
     QuotaLimits,
     QuotaRecord,
@@ -49,6 +50,7 @@ def test_zero_is_no_limit_and_costs_no_memory() -> None:
     assert quota.record().moments == ()
     status = quota.status(MORNING)
     assert (status.per_day, status.left_today, status.used_today) == (None, None, 5000)
+    assert (status.per_minute, status.used_this_minute) == (0, None)  # nobody counts by the minute
 
 
 def test_asking_takes_nothing() -> None:
@@ -102,6 +104,27 @@ def test_a_daily_cap_ends_when_the_upstream_said() -> None:
     assert quota.reserve(MORNING + 30).taken
 
 
+def test_a_status_names_the_cap_that_ends_last_and_none_that_is_over() -> None:
+    quota = Quota(QuotaLimits(2, 3))
+
+    def blocked(wall: float) -> object:
+        status = quota.status(wall)
+        return status.blocked_until, status.blocked_by
+
+    assert full(quota, MORNING) == 2
+    assert blocked(MORNING) == (None, None)  # full by our own count: there is room again by itself
+    quota.told_of_minute(MORNING, 30)
+    assert blocked(MORNING) == (MORNING + 30, Cap.MINUTE)
+    quota.told_of_day(MORNING, MORNING + 20)
+    assert blocked(MORNING) == (MORNING + 30, Cap.MINUTE)
+    quota.told_of_day(MORNING, MORNING + 40)
+    assert blocked(MORNING) == (MORNING + 40, Cap.DAY)
+    assert blocked(MORNING + 40) == (None, None)
+    assert full(quota, MORNING + 60) == 1
+    assert blocked(MORNING + 60) == (MIDNIGHT, Cap.DAY)  # used up by our own count
+    assert blocked(MIDNIGHT) == (None, None)
+
+
 def test_yesterdays_daily_cap_heard_right_after_midnight_does_not_cost_today() -> None:
     quota = Quota(QuotaLimits())
     quota.told_of_day(MIDNIGHT + 2, None)
@@ -130,9 +153,9 @@ def test_an_operator_forgets_caps_but_not_what_was_sent_in_this_minute() -> None
     quota = Quota(QuotaLimits(3, 3))
     quota.told_of_day(MORNING, None)
     quota.told_of_minute(MORNING, 60)
-    quota.forget_caps()
+    assert quota.forget_caps(MORNING)
     assert full(quota, MORNING) == 3
-    quota.forget_caps()
+    assert quota.forget_caps(MORNING)
     assert full(quota, MORNING) == 0
     assert full(quota, MORNING + 60) == 3
 
@@ -248,7 +271,9 @@ class AnyQuota(RuleBasedStateMachine):
         status = self.quota.status(self.wall)
         assert status.left_today is not None
         assert status.left_today == max(0, PER_DAY - status.used_today)
-        assert 0 <= status.used_this_minute <= PER_MINUTE
+        assert 0 <= (status.used_this_minute or 0) <= PER_MINUTE
+        assert (status.blocked_until is None) is (status.blocked_by is None)
+        assert status.blocked_until is None or self.wall < status.blocked_until <= status.resets_at + 60
         assert self.wall < status.resets_at <= self.wall + DAY_SECONDS
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.wire.sse import EventParser, EventTooLong, WholeLines
+from rollout.wire.sse import EventParser, EventTooLong, WholeEvents
 
 STREAM = 'event: x\n: a comment\ndata: {"a": "å👋"}\n\ndata: one\ndata: two\nid: 4\n\n\ndata\n\ndata:[DONE]'.encode()
 EVENTS = ['{"a": "å👋"}'.encode(), b"one\ntwo", b"", b"[DONE]"]
@@ -35,22 +35,39 @@ def test_an_endless_line_and_an_endless_event_are_refused() -> None:
         parsed(*[b"data: xxxxxxxxxx\n"] * 11, max_bytes=100)
 
 
+@pytest.mark.parametrize("line", [b"data:\n", b"data\n", b"data: \n"])
+def test_lines_with_nothing_in_them_are_no_way_around_the_limit(line: bytes) -> None:
+    with pytest.raises(EventTooLong):
+        parsed(*[line] * 200, max_bytes=10_000)
+    assert parsed(*[line] * 3, b"\n", max_bytes=10_000) == [b"\n\n"]
+
+
 @given(st.lists(st.integers(0, len(STREAM) + 20)), st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_only_whole_lines_go_on_and_no_byte_is_lost(cuts: Any, newline: Any) -> None:
+def test_only_whole_events_go_on_and_no_byte_is_lost(cuts: Any, newline: Any) -> None:
     raw = STREAM.replace(b"\n", newline)
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
-    lines = WholeLines()
+    events = WholeEvents()
     passed = b""
     for a, b in itertools.pairwise(edges):
-        passed += lines.feed(raw[a:b])
-        assert passed == b"" or passed[-1:] in (b"\n", b"\r")
-    assert passed + lines.end() == raw
-    assert lines.end() == b""
+        passed += events.feed(raw[a:b])
+        plain = passed.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        assert plain == b"" or plain.endswith(b"\n\n")
+    assert passed + events.end() == raw
+    assert events.end() == b""
 
 
-def test_half_a_line_waits_for_its_end() -> None:
-    lines = WholeLines()
-    assert lines.feed(b"data: a\n\ndata: ") == b"data: a\n\n"
-    assert lines.feed(b"b") == b""
-    assert lines.feed(b"\n\n") == b"data: b\n\n"
-    assert lines.end() == b""
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_half_an_event_waits_for_its_end(newline: bytes) -> None:
+    events = WholeEvents()
+    one, two = (b"data: %b%b%b" % (each, newline, newline) for each in (b"a", b"b"))
+    assert events.feed(one + b"data: ") == one
+    assert events.feed(b"b") == b""
+    assert events.feed(newline) == b""
+    assert events.feed(newline) == two
+    assert events.end() == b""
+
+
+def test_what_is_longer_than_any_event_waits_for_nothing() -> None:
+    events = WholeEvents(max_bytes=100)
+    assert events.feed(b": x\n" * 25) == b""
+    assert events.feed(b": x\n") == b": x\n" * 26

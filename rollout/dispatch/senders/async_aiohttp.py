@@ -57,7 +57,9 @@ class _Opened:
     async def read(self) -> bytes:
         response = self._response
         try:
-            if response.content_length is not None and response.content_length <= MAX_ANSWER_BYTES:
+            # the length that is declared is the one on the wire: of what is compressed it says nothing
+            declared = None if "Content-Encoding" in response.headers else response.content_length
+            if declared is not None and declared <= MAX_ANSWER_BYTES:
                 return await response.read()
             body = bytearray()
             async for piece in response.content.iter_any():
@@ -75,6 +77,9 @@ class _Opened:
             raise _fault(error) from None
 
     async def close(self) -> None:
+        self._response.close()
+
+    def abort(self) -> None:
         self._response.close()
 
 

@@ -47,6 +47,11 @@ class _Opened:
     async def close(self) -> None:
         await self._response.aclose()
 
+    def abort(self) -> None:
+        # httpx closes in a coroutine alone; but its pieces are asynchronous generators, which the loop ends, and
+        # with them the connection, as soon as nobody holds this any more
+        return
+
 
 class AsyncHttpxSender:
     """An `AsyncSender` on httpx."""

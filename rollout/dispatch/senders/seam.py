@@ -36,9 +36,9 @@ def too_long() -> SendFault:
     return SendFault(FailureKind.NO_ANSWER, f"an answer of more than {MAX_ANSWER_BYTES:,} bytes")
 
 
-def too_late(what: str) -> SendFault:
+def too_late(what: str, *, sent: bool = True) -> SendFault:
     """Return the fault of something that was not there in time."""
-    return SendFault(FailureKind.TIMEOUT, f"{what} was not there in time")
+    return SendFault(FailureKind.TIMEOUT, f"{what} was not there in time", sent=sent)
 
 
 class Opened(Protocol):
@@ -84,6 +84,10 @@ class AsyncOpened(Protocol):
 
     async def close(self) -> None:
         """Close the connection unless the body was read to its end; may be called again."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection without waiting, where nobody is left who could; call it on the loop it is of."""
         ...
 
 

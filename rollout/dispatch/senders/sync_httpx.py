@@ -2,16 +2,17 @@
 
 httpx's time-outs are per socket read, so an upstream that sends a comment each second is never late. Here every
 read, write and connect is given what is left of the call's deadline: the pool's network backend asks the
-thread that is sending how long it may still wait. (What no deadline reaches is the operating system's own
-name lookup.)
+thread that is sending how long it may still wait, anew for each part of a long body and for each address of a
+host. (What no deadline reaches is the operating system's own name lookup.)
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from math import inf
 from ssl import SSLContext
@@ -34,6 +35,18 @@ from rollout.domain.failure import FailureKind
 
 TIMEOUT: Final = httpx.Timeout(None, connect=CONNECT_SECONDS)
 _EXTENSIONS: Final = {"timeout": TIMEOUT.as_dict()}
+_SLICE: Final = 64 * 1024
+"""Bytes that are written under one time limit."""
+
+Resolve = Callable[[str, int], list[str]]
+"""Return the numeric addresses of a host, in the order to try them; raise OSError where there is none."""
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """Ask the operating system for a host's addresses."""
+    numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [socket.getnameinfo(each[4], numeric)[0] for each in found]
 
 
 def fault_of(error: Exception, *, begun: bool) -> SendFault:
@@ -74,7 +87,9 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, self._deadline.left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadline.left(timeout))
+        # the stream below waits anew whenever the socket took a part, so it gets no more than a part at a time
+        for start in range(0, len(buffer), _SLICE):
+            self._stream.write(buffer[start : start + _SLICE], self._deadline.left(timeout))
 
     def close(self) -> None:
         self._stream.close()
@@ -90,9 +105,10 @@ class _Stream(httpcore.NetworkStream):
 
 
 class _Backend(httpcore.NetworkBackend):
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline, resolve: Resolve) -> None:
         self._sockets = httpcore.SyncBackend()
         self._deadline = deadline
+        self._resolve = resolve
 
     def connect_tcp(
         self,
@@ -102,20 +118,35 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        wait = self._deadline.left(timeout)
-        return _Stream(self._sockets.connect_tcp(host, port, wait, local_address, socket_options), self._deadline)
+        try:
+            addresses = self._resolve(host, port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        failed: Exception = httpcore.ConnectError("no address")
+        until = inf if timeout is None else monotonic() + timeout
+        for waiting in range(len(addresses), 0, -1):
+            # an equal part of what is left, so that one address that never answers leaves time for the others
+            rest = self._deadline.left(None if until == inf else max(0.001, until - monotonic()))
+            wait = None if rest is None else rest / waiting
+            try:
+                opened = self._sockets.connect_tcp(addresses[-waiting], port, wait, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+            else:
+                return _Stream(opened, self._deadline)
+        raise failed
 
 
 class _Transport(httpx.HTTPTransport):
     """httpx's own transport over a pool whose sockets know the deadline."""
 
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline, resolve: Resolve) -> None:
         self._pool = httpcore.ConnectionPool(
             ssl_context=httpx.create_ssl_context(trust_env=False),
             max_connections=None,
             max_keepalive_connections=100,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
-            network_backend=_Backend(deadline),
+            network_backend=_Backend(deadline, resolve),
         )
 
 
@@ -175,10 +206,14 @@ class HttpxSender:
 
     A forked child opens its own pool. The parent's stays referenced there and is never touched: closing it
     would speak on sockets that belong to the parent.
+
+    Args:
+        resolve: names the addresses of a host.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resolve: Resolve = addresses_of) -> None:
         self._deadline = _Deadline()
+        self._resolve = resolve
         self._transports: dict[int, _Transport] = {}
         weakref.finalize(self, _close_own, self._transports)
 
@@ -187,7 +222,9 @@ class HttpxSender:
         if monotonic() >= deadline:
             raise too_late("the answer")
         pid = os.getpid()
-        transport = self._transports.get(pid) or self._transports.setdefault(pid, _Transport(self._deadline))
+        transport = self._transports.get(pid)
+        if transport is None:
+            transport = self._transports.setdefault(pid, _Transport(self._deadline, self._resolve))
         self._deadline.at = deadline
         try:
             # the transport itself: a client around it would add cookies, redirects, proxies and a fifth of the time
@@ -198,6 +235,8 @@ class HttpxSender:
             response.request = request
             return _Opened(response, self._deadline)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            if isinstance(error, httpx.ConnectTimeout) and monotonic() >= deadline:
+                raise too_late("the answer", sent=False) from None
             raise fault_of(error, begun=False) from None
         finally:
             self._deadline.at = inf

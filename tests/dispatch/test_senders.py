@@ -1,0 +1,135 @@
+"""What touches sockets, alone: deadlines that hold over every part of a call, and answers that fit into memory."""
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from rollout.dispatch.paths import Call
+from rollout.dispatch.senders.async_aiohttp import AiohttpSender
+from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
+from rollout.dispatch.senders.seam import MAX_ANSWER_BYTES, SendFault
+from rollout.dispatch.senders.sync_httpx import HttpxSender, addresses_of
+from rollout.domain.failure import FailureKind
+from tests.dispatch import conftest as world
+
+SECONDS = 0.3
+BODY = b'{"model": "m"}'
+
+
+def a_call(url: str, body: bytes = BODY) -> Call:
+    return Call(url, {"Content-Type": "application/json", "Accept-Encoding": "identity"}, body)
+
+
+@contextmanager
+def listening(host: str = "127.0.0.1", port: int = 0, *, backlog: int = 5) -> Iterator[socket.socket]:
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(backlog)
+        yield made
+
+
+@contextmanager
+def reading_slowly(every: float) -> Iterator[str]:
+    """Accept one connection and read a little of it now and then."""
+    stop = threading.Event()
+    with listening() as server:
+
+        def read() -> None:
+            connection, _ = server.accept()
+            with connection:
+                while not stop.wait(every) and connection.recv(300_000):
+                    pass
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+        stop.set()
+        thread.join()
+
+
+def test_a_long_body_that_is_taken_slowly_is_given_up_at_the_deadline() -> None:
+    # each part is taken well within the limit, so that a limit for each part would never run out
+    with reading_slowly(every=0.02) as url:
+        sender, started = HttpxSender(), time.monotonic()
+        with pytest.raises(SendFault) as caught:
+            sender.open(a_call(url, b"x" * 40_000_000), started + SECONDS)
+        assert time.monotonic() - started < SECONDS + 0.2
+        assert caught.value.kind is FailureKind.TIMEOUT
+        assert caught.value.sent
+        sender.close()
+
+
+@contextmanager
+def never_accepting(*hosts: str, port: int = 0) -> Iterator[int]:
+    """Have addresses at which connecting neither succeeds nor fails, because their queues are full; give their port."""
+    with ExitStack() as kept:
+        for host in hosts:
+            port = kept.enter_context(listening(host, port, backlog=0)).getsockname()[1]
+            for _ in range(3):
+                caller = kept.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex((host, port))
+        yield port
+
+
+def test_addresses_that_never_answer_share_the_deadline_and_it_is_a_time_out() -> None:
+    hosts = [f"127.0.0.{number}" for number in (2, 3, 4, 5)]
+    with never_accepting(*hosts) as port:
+        sender, started = HttpxSender(resolve=lambda host, port: hosts), time.monotonic()
+        with pytest.raises(SendFault) as caught:
+            sender.open(a_call(f"http://four.example:{port}/"), started + SECONDS)
+        assert time.monotonic() - started < SECONDS + 0.2
+        assert (caught.value.kind, caught.value.sent) == (FailureKind.TIMEOUT, False)
+
+
+def test_an_address_that_never_answers_leaves_time_for_the_next(upstream: world.Upstream) -> None:
+    with never_accepting("127.0.0.2", port=upstream.port):
+        sender = HttpxSender(resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
+        call = a_call(f"http://two.example:{upstream.port}/api/v1/chat/completions")
+        opened = sender.open(call, time.monotonic() + 2 * SECONDS)
+        assert opened.status == 200
+        opened.close()
+        sender.close()
+
+
+def test_what_has_no_address_or_refuses_is_unreachable_and_nothing_was_sent() -> None:
+    def nowhere(host: str, port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    resolvers: list[Callable[[str, int], list[str]]] = [nowhere, lambda *_: [], lambda *_: ["127.0.0.1", "127.0.0.1"]]
+    for resolve in resolvers:
+        with pytest.raises(SendFault) as caught:
+            HttpxSender(resolve=resolve).open(a_call("http://gone.example:1/"), time.monotonic() + 5)
+        assert (caught.value.kind, caught.value.sent) == (FailureKind.UNREACHABLE, False)
+
+
+def test_the_operating_systems_own_lookup_names_numbers_alone() -> None:
+    assert "127.0.0.1" in addresses_of("localhost", 80)
+    assert addresses_of("127.0.0.1", 80) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("way", ["sync", "aiohttp", "httpx"])
+async def test_a_small_answer_that_unpacks_to_more_than_fits_is_refused(way: str, upstream: world.Upstream) -> None:
+    packed = gzip.compress(bytes(MAX_ANSWER_BYTES + 1), 9)
+    upstream.direct = world.says(200, packed, "Content-Encoding: gzip")
+    call = a_call(f"{upstream.url}/api/v1/chat/completions")
+    if way == "sync":
+        sender = HttpxSender()
+        opened = sender.open(call, time.monotonic() + 20)
+        with pytest.raises(SendFault, match="more than"):
+            opened.read(time.monotonic() + 20)
+        opened.close()
+        sender.close()
+        return
+    asender = AiohttpSender() if way == "aiohttp" else AsyncHttpxSender()
+    aopened = await asender.open(call)
+    with pytest.raises(SendFault, match="more than"):
+        await aopened.read()
+    await aopened.close()
+    await asender.aclose()
