@@ -92,7 +92,9 @@
 
   // Opening the stop or the restore puts the next key press on the button that does it.
   document.addEventListener("toggle", (event) => {
-    if (event.target.matches("details.drop") && event.target.open) event.target.querySelector("[data-first]")?.focus();
+    const { target } = event;
+    if (!target.matches("details.drop") || !target.open) return;
+    if (!target.querySelector(".panel")?.contains(document.activeElement)) target.querySelector("[data-first]")?.focus();
   }, true);
 
   document.addEventListener("keydown", (event) => {
@@ -108,7 +110,7 @@
     if (event.key === "/") {
       const search = find("[data-search]") ?? find("#w-user");
       if (search) { event.preventDefault(); search.focus(); }
-    } else if (event.key === "k") {
+    } else if (event.key.toLowerCase() === "k") {
       const stop = find("[data-stop]");
       if (stop) { event.preventDefault(); stop.parentElement.open = true; }
     } else if (event.key === "?") {
@@ -118,6 +120,7 @@
 
   // Fragments: a question goes into the dialog, every other answer closes it.
   let acted = false;
+  let panel = null;
   document.addEventListener("htmx:beforeRequest", (event) => {
     acted = event.detail.requestConfig.verb === "post";
   });
@@ -128,13 +131,42 @@
       event.detail.shouldSwap = false;
       unreachable();
     }
+    if (event.detail.target.id === "stop" && event.detail.requestConfig.verb === "get") keepPanel(event.detail);
     if (event.detail.requestConfig.verb === "post" && event.detail.target.id !== "ask") closeDialogs();
   });
+  // The stop's question keeps its numbers right while it is open, and never loses a reason somebody is writing.
+  // Somebody else's stop turns the question round: then it closes, so that no key press means its opposite.
+  const keepPanel = (detail) => {
+    const open = find("#stop details[open]");
+    panel = null;
+    if (!open) return;
+    if (open.querySelector("input:not([type=hidden])")?.value) detail.shouldSwap = false;
+    else panel = { state: find("#stop").dataset.state, focused: document.activeElement?.id };
+  };
+  const reopenPanel = () => {
+    const was = panel;
+    panel = null;
+    if (!was) return;
+    if (was.state !== find("#stop").dataset.state) return void find("#stop summary")?.focus();
+    find("#stop details").open = true;
+    if (was.focused) document.getElementById(was.focused)?.focus();
+  };
+  // What came of an act takes the focus, so that a keyboard or a screen reader goes on from there; of two acts'
+  // words only the last are shown.
+  const focusOn = (element) => {
+    if (!element) return;
+    if (element.tabIndex < 0) element.tabIndex = -1;
+    element.focus();
+  };
   document.addEventListener("htmx:afterSwap", (event) => {
     const { target, requestConfig } = event.detail;
-    if (requestConfig.verb !== "post") return;
-    if (requestConfig.path.endsWith("/kill") || requestConfig.path.endsWith("/restore")) find("#stop summary")?.focus();
-    else if (target.id === "share") find("#share .refusal, #share .done")?.scrollIntoView({ block: "nearest" });
+    if (target.id === "stop" && requestConfig.verb === "get") reopenPanel();
+    else if (target.matches(".older")) focusOn(find("#entries > ol:last-of-type > li"));
+    if (requestConfig.verb !== "post" || target.id === "ask") return;
+    const part = document.getElementById(target.id);
+    for (const done of document.querySelectorAll(".done")) if (!part?.contains(done)) done.remove();
+    if (target.id === "stop") find("#stop summary")?.focus();
+    else focusOn(part?.querySelector(".made, .refusal, .done") ?? part);
   });
   // only now htmx knows the form in it
   document.addEventListener("htmx:afterSettle", (event) => {

@@ -32,8 +32,9 @@ def export_flags(context: click.Context, file: Path | None) -> None:
         click.echo(text, nl=False)
         return
     _write(file, text)
-    written = f"{len(document['flags'])} flags and the cascade are in {file}"
-    show(context, {"file": str(file), "flags": len(document["flags"])}, lambda: [written])
+    flags = len(document["flags"])
+    written = f"{flags} flag{'' if flags == 1 else 's'} and the cascade are in {file}"
+    show(context, {"file": str(file), "flags": flags}, lambda: [written])
 
 
 @click.command("import", cls=Command)
@@ -70,8 +71,8 @@ def import_flags(
             "changes": [{**each.document(), "applied": place < done} for place, each in enumerate(found.changes)],
             "left_alone": list(found.left_alone),
         }
-        verbs = ["changed" if place < done else "would change" for place in range(len(found.changes))]
-        lines = [f"{verb} {on_one_line(each.sentence())}" for verb, each in zip(verbs, found.changes, strict=True)]
+        said = [each.sentence(planned=dry_run, done=place < done) for place, each in enumerate(found.changes)]
+        lines = [on_one_line(sentence) for sentence in said]
         show(context, document, lambda: lines or ["nothing differs"])
 
 

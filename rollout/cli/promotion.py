@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rollout.cli.backend import Backend, FlagFields
@@ -40,9 +40,26 @@ class Change:
         """Return it as JSON."""
         return {"subject": self.subject, "before": self.before, "after": self.after}
 
-    def sentence(self) -> str:
-        """Say it: `flag:enableLiteLLM: {"percentage": 10} -> {"percentage": 50}`."""
-        return f"{self.subject}: {json.dumps(self.before)} -> {json.dumps(self.after)}"
+    def sentence(self, *, planned: bool, done: bool) -> str:
+        """Say it: `set f from 10 % to 50 %`; `would set …` where planned, `did not set …` where it was not done."""
+        before, after, rest = self._words()
+        return f"{after} {rest}" if done else f"{'would' if planned else 'did not'} {before} {rest}"
+
+    def _words(self) -> tuple[str, str, str]:
+        # the verb, the verb when it is done, and the rest
+        if self.subject == "cascade":
+            return "set", "set", f"the cascade to {', '.join(self.after['models'])}"
+        if self.user and self.after is None:
+            return "remove", "removed", f"{self.user} (forced {self.before['variant']}) from {self.flag}"
+        if self.user:
+            instead = f", instead of {_forced(self.before)}" if self.before else ""
+            return "force", "forced", f"{self.user} {_forced(self.after)} for {self.flag}{instead}"
+        changed = [
+            f"{name} from {_said(name, self.before[name])} to {_said(name, self.after[name])}" for name in self.after
+        ]
+        if list(self.after) == ["percentage"]:
+            return "set", "set", f"{self.flag} {changed[0].removeprefix('percentage ')}"
+        return "change", "changed", f"{self.flag}: {', '.join(changed)}"
 
     def apply(self, backend: Backend, *, reason: str | None, skip_preflight: bool) -> None:
         """Make it."""
@@ -187,6 +204,18 @@ def _same_override(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return one["variant"] == other["variant"] and one["reason"] == other["reason"] and moments[0] == moments[1]
 
 
+def _forced(override: Mapping[str, Any]) -> str:
+    ends = override["expires_at"]
+    until = f" until {read_moment(ends).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if ends else ""
+    return f"{override['variant']}{until}" + (f" ({override['reason']})" if override["reason"] else "")
+
+
+def _said(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value} %" if name == "percentage" else repr(value)
+
+
 def _left_alone(flag: Mapping[str, Any], current: Mapping[str, Any], now: datetime) -> Sequence[str]:
     said = []
     if flag.get("killed", False) != current["killed"]:
@@ -195,7 +224,8 @@ def _left_alone(flag: Mapping[str, Any], current: Mapping[str, Any], now: dateti
         said.append(f"{flag['key']}: the salt stays, so a share holds other users here than in the file")
     over = sum(_is_over(override, now) for override in flag["overrides"].values())
     if over:
-        said.append(f"{flag['key']}: {over} overrides of the file are over already")
+        are = "1 override of the file is" if over == 1 else f"{over} overrides of the file are"
+        said.append(f"{flag['key']}: {are} over already")
     return said
 
 

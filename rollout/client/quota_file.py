@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+from math import isfinite
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rollout.resilience.quota import QuotaRecord
+from rollout.wire.chat import parse_json
 
 _log: Final = logging.getLogger("rollout.client")
 
@@ -27,16 +29,10 @@ class QuotaFile:
     def load(self) -> QuotaRecord | None:
         """Return the record as it was last kept, None where there is none that can be read."""
         try:
-            read = json.loads(self._path.read_bytes())
-            return QuotaRecord(
-                day=int(read["day"]),
-                used=int(read["used"]),
-                moments=tuple(float(moment) for moment in read["moments"]),
-                blocked_until=float(read["blocked_until"]),
-            )
+            return _record(parse_json(self._path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, OverflowError, TypeError, KeyError) as error:
             self._say(f"the quota's record {str(self._path)!r} cannot be read ({type(error).__name__}); counting anew")
             return None
 
@@ -60,3 +56,17 @@ class QuotaFile:
         if not self._said:
             _log.warning("%s", problem)
         self._said = True
+
+
+def _record(read: Any) -> QuotaRecord:
+    record = QuotaRecord(
+        day=int(read["day"]),
+        used=int(read["used"]),
+        moments=tuple(float(moment) for moment in read["moments"]),
+        blocked_until=float(read["blocked_until"]),
+    )
+    if record.day < 0 or record.used < 0:  # else it would be granted more than a day has
+        raise ValueError("less than nothing")
+    if not all(map(isfinite, (*record.moments, record.blocked_until))):
+        raise ValueError("a moment that is none")
+    return record

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue
 from rollout.domain.flag import Path
 from rollout.domain.identity import check_cascade, check_reason
 from rollout.domain.ledger import Action
 from rollout.store.door import Door
+from rollout.store.flags import read_cascade
 
 QUOTA: Final = "quota"
 """What is named to forget the caps of the account."""
@@ -34,12 +36,14 @@ def reset_breakers(
         What had to be reset here, None where this process has no breakers.
 
     Raises:
-        InvalidValue: `which` names nothing that could have a breaker, or the reason cannot be stored.
+        InvalidValue: `which` names nothing that has a breaker, or the reason cannot be stored.
     """
     which, reason = check_which(which), check_reason(reason)
     with door.writing() as writing:
         # under the lock: whoever resets next sees this one's entry first
         done = None if reset is None else list(reset(which, writing.next_revision))
+        if which is not None and not done:  # else there was one, also of a model that has left the cascade since
+            _check_known(which, read_cascade(writing.connection))
         after = {"which": which, "reset": done}
         writing.record(actor, Action.BREAKERS_RESET, "breakers", before=None, after=after, reason=reason)
     return done
@@ -61,8 +65,20 @@ def check_which(which: str | None) -> str | None:
         except InvalidValue:
             continue
         return which
-    raise InvalidValue(
-        f"{which[:200]!r} names no breaker: name a path (litellm, openrouter), a model, path/model, "
+    raise _no_breaker(which)
+
+
+def _check_known(which: str, cascade: Cascade) -> None:
+    names = {QUOTA, *Path}
+    for model in (*cascade.models, *cascade.out):
+        names |= {model, *(f"{path}/{model}" for path in Path)}
+    if which not in names:
+        raise _no_breaker(which)
+
+
+def _no_breaker(which: str) -> InvalidValue:
+    return InvalidValue(
+        f"{which[:200]!r} names no breaker: name a path (litellm, openrouter), a model of the cascade, path/model, "
         "or quota; leave it out for all",
         field="which",
     )

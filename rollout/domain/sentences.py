@@ -88,7 +88,10 @@ def _reset(after: Mapping[str, Any]) -> str:
     which, done = after.get("which") or "every breaker and the remembered caps", after.get("reset")
     if done is None:
         return f"asked the running servers to reset {which}"
-    return f"reset {which}: {', '.join(map(str, done))}" if done else f"reset {which}: nothing had to be"
+    if not done:
+        return f"reset {which}: nothing had to be"
+    names = ", ".join(map(str, done))
+    return f"reset {which}" if names == which else f"reset {which} (forgotten: {names})"
 
 
 def _mapping(document: Any) -> Mapping[str, Any]:

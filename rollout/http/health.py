@@ -6,6 +6,7 @@ None of these calls LiteLLM's own `/health`, which sends a real completion per m
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +17,15 @@ from fastapi.responses import JSONResponse
 
 from rollout.client.holder import Holder
 from rollout.domain.cascade import Cascade, OutReason, ends_soon
-from rollout.domain.flag import MAIN_FLAG
+from rollout.domain.flag import MAIN_FLAG, Path
 from rollout.domain.ledger import instant
 from rollout.gateway.state import GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.auth import ThePlane
+from rollout.http.plane import Plane
+from rollout.http.unwell import capped, costing, resting
 from rollout.resilience.permit import BreakerLine
-from rollout.resilience.quota import QuotaStatus
+from rollout.resilience.quota import Cap, QuotaStatus
 
 router = APIRouter(tags=["health"])
 
@@ -56,7 +59,7 @@ async def ready(plane: ThePlane) -> JSONResponse:
 async def health(plane: ThePlane) -> dict[str, Any]:
     """Say how all of it is; always 200, because requests are answered directly whatever is unwell here."""
     gateway, upstream = plane.gateway(), plane.upstream()
-    problems = [*plane.preflight(), *plane.holder.problems]
+    problems = [*plane.preflight(), *_of_gate(plane), *plane.holder.problems]
     if plane.database_problem:
         problems.insert(0, plane.database_problem)
     published = plane.published
@@ -86,6 +89,7 @@ async def providers(plane: ThePlane) -> dict[str, Any]:
         "quarantined": sorted(cascade.quarantined.union(status.quarantined if status else ())),
         "breakers": [_breaker_document(line) for line in status.breakers] if status else [],
         "quota": _quota_document(status.quota) if status else None,
+        "retries_left": round(status.retries, 1) if status else None,
         "preflight": list(plane.preflight()),
     }
 
@@ -123,6 +127,17 @@ def _model_word(model: str, cascade: Cascade, upstream: UpstreamState, now: date
         return "not listed" if listed is None else "not free"
     last = ends_soon(listed, now)
     return f"free until {last}" if last else "free"
+
+
+def _of_gate(plane: Plane) -> Iterator[str]:
+    """Say what keeps requests from being answered and does not speak against raising the share."""
+    quarantined = plane.published.cascade.quarantined
+    if plane.gate is not None:
+        status = plane.gate.status()
+        quarantined = quarantined.union(status.quarantined)
+        yield from resting(status, Path.OPENROUTER)
+        yield from capped(status.quota, [Cap.MINUTE])
+    yield from costing(quarantined)
 
 
 def _breaker_document(line: BreakerLine) -> dict[str, Any]:

@@ -15,11 +15,14 @@ from rollout.control.breakers import reset_breakers
 from rollout.domain.access import AccessToken, hash_secret
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import StoreUnreachable
+from rollout.domain.flag import Path as Route
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
+from rollout.http.unwell import capped, resting
 from rollout.resilience.gate import Gate
+from rollout.resilience.quota import Cap
 from rollout.settings import Settings
 from rollout.store.access import tokens_by_hash
 from rollout.store.door import Door
@@ -204,6 +207,11 @@ class Plane:
             problems.append("the cascade is empty; set it with `rollout cascade set`")
         elif not cascade.live:
             problems.append("every model of the cascade is out; lift one, or set others with `rollout cascade set`")
+        if self.gate is not None:
+            status = self.gate.status()
+            problems += resting(status, Route.LITELLM)
+            # not the minute's: it is over before anybody could see what the raised share does
+            problems += capped(status.quota, [Cap.DAY])
         return tuple(problems)
 
     def now(self) -> datetime:

@@ -20,7 +20,31 @@ def test_nothing_is_known_before_the_first_record(tmp_path: Path) -> None:
     assert QuotaFile(tmp_path / "quota.json").load() is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"day": "x"}', '{"day":1,"used":1,"moments":3,"blocked_until":0}'])
+def kept(day: str = "1", used: str = "1", moments: str = "[]", blocked_until: str = "0") -> str:
+    return f'{{"day":{day},"used":{used},"moments":{moments},"blocked_until":{blocked_until}}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"day": "x"}',
+        "[" * 100_000,
+        kept(moments="3"),
+        kept(moments="[1, NaN]"),
+        kept(moments="[1e999]"),
+        kept(moments="[1" + "0" * 400 + "]"),
+        kept(day="1e999"),
+        kept(day="-1"),
+        kept(used="Infinity"),
+        kept(used="-500"),
+        kept(blocked_until="NaN"),
+        kept(blocked_until="1e999"),
+    ],
+)
 def test_a_damaged_record_is_left_aside_and_said_once(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -28,6 +52,8 @@ def test_a_damaged_record_is_left_aside_and_said_once(
     file = QuotaFile(tmp_path / "quota.json")
     assert (file.load(), file.load()) == (None, None)
     assert len(caplog.records) == 1
+    assert "cannot be read" in caplog.text
+    assert "counting anew" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_to_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rollout.control.breakers import check_which, reset_breakers
+from rollout.control.installation import set_cascade
+from rollout.control.models import quarantine
 from rollout.domain.errors import InvalidValue
+from rollout.domain.flag import Path
 from rollout.domain.ledger import Action
 from rollout.store.door import Door
 from rollout.store.ledger import AuditFilter, list_entries, read_head
@@ -26,6 +29,28 @@ def test_what_cannot_have_one_is_refused(which: str, door: Door, database: Datab
     with pytest.raises(InvalidValue, match="names no breaker"):
         reset_breakers(door, which, actor="eva")
     assert database.dump() == before
+
+
+@pytest.mark.parametrize("which", ["foo/bar", "litellm/foo/bar", "foo/bar:free"])
+def test_a_model_that_was_never_here_is_refused(which: str, door: Door, database: Database) -> None:
+    set_cascade(door, ["a/b:free"], actor="eva")
+    before = database.dump()
+    with pytest.raises(InvalidValue, match="names no breaker"):
+        reset_breakers(door, which, actor="eva")
+    with pytest.raises(InvalidValue, match="names no breaker"):
+        reset_breakers(door, which, actor="eva", reset=lambda which, revision: [])
+    assert database.dump() == before
+
+
+@pytest.mark.parametrize("which", ["litellm", "quota", "a/b:free", "openrouter/a/b:free", "old/one", "litellm/old/one"])
+def test_a_path_the_quota_and_a_model_of_the_cascade_or_out_of_it_can_be_reset(which: str, door: Door) -> None:
+    set_cascade(door, ["a/b:free"], actor="eva")
+    quarantine(door, "old/one", 0.1, Path.LITELLM)
+    assert reset_breakers(door, which, actor="eva") is None
+
+
+def test_a_breaker_that_is_there_is_reset_although_its_model_has_left_the_cascade(door: Door) -> None:
+    assert reset_breakers(door, "old/one", actor="eva", reset=lambda which, revision: ["litellm/old/one"])
 
 
 @pytest.mark.parametrize("which", [None, ""])

@@ -79,7 +79,7 @@ SENTENCES: dict[Action, tuple[Entry, str]] = {
     ),
     Action.BREAKERS_RESET: (
         an_entry(Action.BREAKERS_RESET, "breakers", after={"which": None, "reset": ["litellm", "quota"]}),
-        "reset every breaker and the remembered caps: litellm, quota",
+        "reset every breaker and the remembered caps (forgotten: litellm, quota)",
     ),
     Action.ACCESS_TOKEN_CREATE: (
         an_entry(Action.ACCESS_TOKEN_CREATE, "access_token:1", after={"name": "ci", "role": "operator"}),
@@ -119,7 +119,11 @@ def test_a_restore_of_a_disabled_flag_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("done", "said"),
-    [(None, "asked the running servers to reset quota"), ([], "reset quota: nothing had to be")],
+    [
+        (None, "asked the running servers to reset quota"),
+        ([], "reset quota: nothing had to be"),
+        (["quota"], "reset quota"),  # what was asked for is not said twice
+    ],
 )
 def test_a_reset_says_what_it_came_to(done: list[str] | None, said: str) -> None:
     entry = an_entry(Action.BREAKERS_RESET, "breakers", after={"which": "quota", "reset": done})

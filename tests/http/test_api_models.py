@@ -134,7 +134,9 @@ async def test_breakers_and_quota_are_said_to_everybody(world: World) -> None:
         "left_today": 50 - sent,
         "resets_at": "2026-11-23T00:00:00.000000Z",
         "blocked_until": None,
+        "blocked_by": None,
     }
+    assert said["retries_left"] == 2.0
 
 
 async def test_a_process_that_sends_nothing_has_neither_breakers_nor_quota(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ async def test_a_process_that_sends_nothing_has_neither_breakers_nor_quota(tmp_p
             said = (await client.get("/health/providers")).json()
         async with world.client(Role.OPERATOR) as client:
             reset = await client.post("/api/v1/breakers/reset")
-    assert (said["breakers"], said["quota"], said["quarantined"]) == ([], None, [])
+    assert (said["breakers"], said["quota"], said["quarantined"], said["retries_left"]) == ([], None, [], None)
     assert reset.json() == {"reset": []}
 
 
@@ -166,16 +168,22 @@ async def test_one_breaker_or_everything_is_reset_and_stands_in_the_ledger(world
     assert rest.json() == {"reset": [f"litellm/{MODELS[0]}", "quota"]}
     assert isinstance(gate.admit(Where.OPENROUTER, MODELS[0]), Permit)
     assert [(entry["reason"], entry["sentence"]) for entry in entries] == [
-        ("the cap was wrong", f"reset every breaker and the remembered caps: litellm/{MODELS[0]}, quota"),
+        ("the cap was wrong", f"reset every breaker and the remembered caps (forgotten: litellm/{MODELS[0]}, quota)"),
         (None, "reset litellm: nothing had to be"),
-        ("it is back", "reset litellm: litellm"),
+        ("it is back", "reset litellm"),
     ]
 
 
 async def test_a_reset_that_names_nothing_that_could_have_a_breaker_is_refused(world: World) -> None:
     head = world.head()
     async with world.client(Role.OPERATOR) as client:
-        for body in ({"which": "everything"}, {"which": 5}, {"all": True}, {"reason": "a\nb"}):
+        for body in (
+            {"which": "everything"},
+            {"which": "no/model:free"},
+            {"which": 5},
+            {"all": True},
+            {"reason": "a\nb"},
+        ):
             assert_problem(await client.post("/api/v1/breakers/reset", json=body), 422)
     assert world.head() == head
 

@@ -5,7 +5,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -13,14 +14,21 @@ import httpx
 import pytest
 
 from rollout.client.holder import Holder
+from rollout.control.models import lift, quarantine
 from rollout.domain.cascade import ListedModel
+from rollout.domain.failure import FailureKind
 from rollout.domain.flag import MAIN_FLAG
+from rollout.domain.flag import Path as Route
 from rollout.domain.local import LocalOverrides
 from rollout.domain.roles import Role
 from rollout.gateway.progress import InstallPhase, InstallProgress
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase
-from tests.http.api_support import FLAG, INSTALLATION, MODELS, World, a_world, assert_problem
+from rollout.http.unwell import resting
+from rollout.resilience.gate import Gate
+from rollout.resilience.permit import Permit
+from rollout.resilience.quota import QuotaLimits
+from tests.http.api_support import FLAG, INSTALLATION, MODELS, World, a_gate, a_world, assert_problem, trip
 
 
 @pytest.fixture
@@ -86,6 +94,94 @@ async def test_health_stays_200_and_names_what_is_unwell(world: World) -> None:
     assert providers["preflight"] == health["problems"]
     assert providers["gateway"]["install"]
     assert set(providers["models"].values()) == {"unknown"}
+
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Weighed:
+    """A gate in a control plane, and what is said of it."""
+
+    world: World
+    gate: Gate
+
+    def end(self, failure: FailureKind, retry_after: float | None = None, route: Route = Route.OPENROUTER) -> None:
+        permit = self.gate.admit(route, MODELS[0])
+        assert isinstance(permit, Permit)
+        self.gate.settle(permit, failure, retry_after)
+
+    async def said(self) -> tuple[str, list[str], list[str]]:
+        async with self.world.client(None) as client:
+            health = (await client.get("/health")).json()
+            providers = (await client.get("/health/providers")).json()
+        return health["status"], health["problems"], providers["preflight"]
+
+
+@pytest.fixture
+def weighed(tmp_path: Path) -> Iterator[Weighed]:
+    gate = a_gate(wall=NOON.timestamp)
+    with a_world(tmp_path, clock=lambda: NOON, gate=gate) as world:
+        yield Weighed(world, gate)
+
+
+async def test_a_day_that_is_used_up_is_unwell_and_speaks_against_raising_the_share(weighed: Weighed) -> None:
+    weighed.end(FailureKind.DAY_CAP)
+    problems = ["nothing is sent until 00:00 UTC: the account's free requests of today are used up"]
+    assert await weighed.said() == ("degraded", problems, problems)
+
+
+async def test_a_minute_that_the_upstream_refuses_is_unwell_and_over_before_a_share_is_raised(weighed: Weighed) -> None:
+    weighed.end(FailureKind.MINUTE_CAP, 30.0)
+    problem = "nothing is sent until 12:00:30 UTC: the account's free requests of this minute are used up"
+    assert await weighed.said() == ("degraded", [problem], [])
+
+
+async def test_a_path_that_rests_is_unwell_and_the_gateways_speaks_against_raising_the_share(weighed: Weighed) -> None:
+    for route in Route:
+        trip(weighed.gate, FailureKind.UNREACHABLE, route)
+    litellm, openrouter = (
+        f"the path {route} is left alone (unreachable); `rollout gateway reset {route}` ends it" for route in Route
+    )
+    assert await weighed.said() == ("degraded", [litellm, openrouter], [litellm])
+
+
+async def test_a_model_that_cost_money_is_unwell_until_a_person_lifts_it(weighed: Weighed) -> None:
+    weighed.gate.charged(MODELS[1])
+    problem = f"{MODELS[1]} cost money and is left alone until a person lifts it (`rollout cascade lift {MODELS[1]}`)"
+    assert await weighed.said() == ("degraded", [problem], [])
+    quarantine(weighed.world.door, MODELS[1], 0.1, Route.OPENROUTER)
+    weighed.world.plane.refresh()
+    assert await weighed.said() == ("degraded", [problem], [])
+    lift(weighed.world.door, MODELS[1], actor="eva")
+    weighed.world.plane.refresh()
+    assert await weighed.said() == ("ok", [], [])
+
+
+async def test_whether_requests_can_be_sent_changes_nothing_for_a_load_balancer(weighed: Weighed) -> None:
+    weighed.end(FailureKind.DAY_CAP)
+    weighed.gate.charged(MODELS[0])
+    async with weighed.world.client(None) as client:
+        assert [(await client.get(probe)).json() for probe in ("/livez", "/readyz")] == [{"status": "ok"}] * 2
+
+
+async def test_raising_the_share_is_refused_while_the_gateways_path_rests(weighed: Weighed) -> None:
+    trip(weighed.gate, FailureKind.UNREACHABLE)
+    async with weighed.world.client() as client:
+        refused = await client.patch(FLAG, json={"percentage": 60}, headers={"If-Match": "*"})
+        weighed.gate.reset()
+        raised = await client.patch(FLAG, json={"percentage": 60}, headers={"If-Match": "*"})
+    assert "the path litellm is left alone" in assert_problem(refused, 409)["problems"][0]
+    assert raised.status_code == 200
+
+
+def test_a_path_that_the_next_request_tries_is_not_left_alone() -> None:
+    now = 100.0
+    gate = Gate(QuotaLimits(), clock=lambda: now, wall=NOON.timestamp, chance=lambda: 0.5)
+    trip(gate, FailureKind.UNREACHABLE)
+    assert list(resting(gate.status(), Route.LITELLM))
+    now += 60
+    assert not list(resting(gate.status(), Route.LITELLM)), "at 0 % nobody would ever try it, so it would never be over"
 
 
 async def test_a_model_the_upstream_does_not_list_is_said_to_be_missing(world: World) -> None:

@@ -1,5 +1,6 @@
 """What the pages show."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -338,7 +339,7 @@ async def test_connecting_shows_this_servers_own_address(world: World) -> None:
 
 async def test_polling_answers_nothing_while_nothing_changed(world: World) -> None:
     browser = a_browser(world)
-    for turn, template in enumerate(("band", "traffic", "preflight", "changes")):
+    for turn, template in enumerate(("band", "traffic", "preflight", "changes", "stop", "why?user=user-99")):
         first = await browser.get(f"{PAGE}/{template}", hx=True)
         again = _own_poll(first.text)
         assert again is not None
@@ -355,16 +356,76 @@ async def _moves(world: World, browser: Browser, again: str, *, share: int) -> N
 
 
 def _own_poll(html: str) -> str | None:
-    return next(attributes["hx-get"] for _, attributes in Tags(html).tags if "hx-get" in attributes)
+    polling = (attributes for _, attributes in Tags(html).tags if "every" in (attributes.get("hx-trigger") or ""))
+    return next(attributes["hx-get"] for attributes in polling)
 
 
 async def test_an_open_page_hears_that_it_is_stale_and_that_somebody_stopped(world: World) -> None:
     browser = a_browser(world)
     assert (await browser.get(f"{PAGE}/meanwhile?seen=2", hx=True)).status_code == 204
-    assert (await browser.get(f"{PAGE}/stop?shown=running", hx=True)).status_code == 204
     _share(world, 10_000)
     kill(world.door, MAIN_FLAG, actor="anna")
-    assert "it stands at 10 %" in words((await browser.get(f"{PAGE}/meanwhile?seen=2", hx=True)).text)
-    stopped = await browser.get(f"{PAGE}/stop?shown=running", hx=True)
+    assert "▲ The flag was changed meanwhile: it stands at 10 %" in words(
+        (await browser.get(f"{PAGE}/meanwhile?seen=2", hx=True)).text
+    )
+    stopped = await browser.get(f"{PAGE}/stop?was=running", hx=True)
     assert 'hx-swap-oob="innerHTML:#announce"' in stopped.text
     assert "STOPPED: Everybody goes direct" in words(stopped.text)
+
+
+async def test_the_stops_question_follows_the_share_without_a_word_to_listeners(world: World) -> None:
+    _share(world, 10_000)
+    browser = a_browser(world)
+    shown = _own_poll((await browser.get(f"{PAGE}/stop", hx=True)).text)
+    assert shown is not None
+    _share(world, 20_000)
+    moved = await browser.get(shown, hx=True)
+    assert "20 % of users leave the gateway." in words(moved.text)
+    assert "announce" not in moved.text
+    again = _own_poll(moved.text)
+    assert again is not None
+    kill(world.door, MAIN_FLAG, actor="anna")
+    stopped = await browser.get(again, hx=True)
+    assert "announce" in stopped.text
+    shown = _own_poll(stopped.text)
+    assert shown is not None
+    assert (await browser.get(shown, hx=True)).status_code == 204, "said once"
+
+
+async def test_the_questions_speak_of_forced_users_only_where_there_are_some(world: World) -> None:
+    _share(world, 10_000)
+    stop = words((await a_browser(world).get(f"{PAGE}/stop")).text)
+    assert "10 % of users leave the gateway. Share, forced users and reasons are kept." in stop
+    kill(world.door, MAIN_FLAG, actor="anna")
+    assert "0 forced users" not in words((await a_browser(world).get(f"{PAGE}/stop")).text)
+    set_override(world.door, MAIN_FLAG, "u", Variant.ON, actor="a")
+    assert "1 forced user on the gateway again." in words((await a_browser(world).get(f"{PAGE}/stop")).text)
+
+
+async def test_a_percentage_never_parts_from_its_sign(world: World) -> None:
+    _share(world, 12_500)
+    for path in (PAGE, f"{PAGE}/why?user=user-99", f"{PAGE}/stop", f"{PAGE}/preview?percentage=13"):
+        assert not re.search(r"\d %", (await a_browser(world).get(path)).text), path
+
+
+async def test_forms_that_ask_come_back_to_where_they_stand(world: World) -> None:
+    set_override(world.door, MAIN_FLAG, "u", Variant.ON, actor="a")
+    tags = Tags((await a_browser(world).get(PAGE)).text).tags
+    asking = {a.get("action") for tag, a in tags if tag == "form" and a.get("method") == "get"}
+    assert asking == {f"{PAGE}/why#h-why", f"{PAGE}/overrides#forced"}
+
+
+async def test_a_refusal_ends_with_one_full_stop(world: World) -> None:
+    browser = a_browser(world)
+    for path, fields in (
+        (f"{PAGE}/share", {"percentage": "abc", "seen": "2"}),
+        (f"{PAGE}/overrides", {"user": ""}),
+        ("/gateway/cascade", {"models": "", "seen": "3"}),
+        ("/connect/tokens", {"name": ""}),
+    ):
+        said = words((await browser.post(path, hx=False, **fields)).text)
+        refusal = said[said.index("▲") :]
+        assert ".." not in refusal, path
+        assert ". ." not in refusal, path
+    said = words((await browser.post(f"{PAGE}/share", percentage="abc", seen="2")).text)
+    assert "That value cannot be stored. The share must be a number from 0 to 100, not 'abc'." in said

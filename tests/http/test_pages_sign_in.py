@@ -45,6 +45,23 @@ async def test_a_code_works_once_and_opens_a_session_in_a_guarded_cookie(world: 
     assert "set-cookie" not in again.headers
 
 
+async def test_a_used_link_of_somebody_who_is_signed_in_goes_on_to_the_page(world: World) -> None:
+    browser = a_browser(world)
+    code = invite(world.door, "anna", Role.OPERATOR, actor="test")
+    await _redeem(world.client(None), code)
+    with nothing_changes(world):
+        again = await _redeem(browser.client, code, next="/audit")
+    assert (again.status_code, again.headers["location"]) == (303, "/audit")
+    await browser.post("/sign-out")
+    assert (await _redeem(browser.client, code)).status_code == 401
+
+
+async def test_the_whole_link_is_as_good_as_its_code(world: World) -> None:
+    code = invite(world.door, "anna", Role.OPERATOR, actor="test")
+    answer = await _redeem(world.client(None), f"{OURS}/sign-in#code={code}")
+    assert answer.status_code == 303
+
+
 async def test_over_https_the_cookie_is_secure(world: World) -> None:
     code = invite(world.door, "anna", Role.VIEWER, actor="test")
     transport = httpx.ASGITransport(world.app)
@@ -66,7 +83,7 @@ async def test_a_wrong_code_says_what_to_do(world: World, code: str) -> None:
     with nothing_changes(world):
         answer = await _redeem(world.client(None), code)
     assert answer.status_code == 401
-    assert "make a new one with `rollout sign-in`" in words(answer.text)
+    assert "make a new one with rollout sign-in ." in words(answer.text)
 
 
 async def test_somebody_who_is_not_signed_in_is_shown_the_way_and_comes_back(world: World) -> None:

@@ -18,6 +18,7 @@ from rollout.domain.flag import Path as Where
 from rollout.http.pages import is_page, page_error
 from rollout.http.pages.words import (
     enabled_change,
+    full,
     lasting,
     parse_moment,
     relative,
@@ -88,7 +89,7 @@ def test_moving_the_share_says_what_stays_and_what_stands_in_the_way() -> None:
     flag = Flag(MAIN_FLAG, "salt", share=10_000)
     assert "Who is on the gateway now stays there." in share_change(flag, 20_000, on=0, off=0)
     assert "Exactly those who were added last go back to direct." in share_change(flag, 5_000, on=0, off=0)
-    assert share_change(flag, 10_000, on=0, off=0)[0] == "The share is 10 % already."
+    assert share_change(flag, 10_000, on=0, off=0)[0] == "The share is 10\u00a0% already."
     assert share_change(flag, 0, on=2, off=1) == [
         "No user goes through LiteLLM by the share any more, instead of about 1 in 10 users.",
         "3 forced users (2 on, 1 off) unaffected.",
@@ -96,9 +97,30 @@ def test_moving_the_share_says_what_stays_and_what_stands_in_the_way() -> None:
     assert "kill switch is on" in share_change(Flag(MAIN_FLAG, "salt", killed=True), 5, on=0, off=0)[-1]
     assert "disabled" in share_change(Flag(MAIN_FLAG, "salt", enabled=False), 5, on=0, off=0)[-1]
     assert enabled_change(Flag(MAIN_FLAG, "salt", share=100_000), enabled=True, on=0, off=0) == [
-        "Every user goes through LiteLLM (100 %).",
+        "Every user goes through LiteLLM (100\u00a0%).",
         "No user is forced on or off.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (14_000, 15_000, "15 % of users go through LiteLLM instead of 14 %: about 1 in 100 users more."),
+        (15_000, 14_000, "14 % of users go through LiteLLM instead of 15 %: about 1 in 100 users fewer."),
+        (95_000, 95_001, "95.001 % of users go through LiteLLM instead of 95 %: about 1 in 100,000 users more."),
+    ],
+)
+def test_a_small_step_is_never_said_as_no_step(before: int, after: int, said: str) -> None:
+    first = share_change(Flag(MAIN_FLAG, "salt", share=before), after, on=0, off=0)[0]
+    assert first.replace("\u00a0", " ") == said
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [("no such thing", "No such thing."), ("Nothing was changed.", "Nothing was changed."), ("", "")],
+)
+def test_a_message_becomes_a_sentence(message: str, said: str) -> None:
+    assert full(message) == said
 
 
 @pytest.mark.parametrize("cause", list(Cause))

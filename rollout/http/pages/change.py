@@ -20,7 +20,7 @@ from rollout.domain.errors import InvalidValue, PreflightFailed, RolloutError, S
 from rollout.domain.flag import Flag
 from rollout.domain.identity import check_reason
 from rollout.domain.ledger import Entry
-from rollout.domain.share import parse_percentage, percentage_of, percentage_text
+from rollout.domain.share import parse_percentage, percentage_of
 from rollout.http.auth import Caller, Operator, ThePlane
 from rollout.http.pages import words
 from rollout.http.pages.flag import ShareForm, done_entry, piece, preview_of
@@ -66,7 +66,7 @@ def post_share(
     form = ShareForm(percentage=wanted[:40], reason=reason[:1000])
     view = _view(plane, key)
     try:
-        share, revision = parse_percentage(wanted), parse_seen(seen)
+        share, revision = parse_percentage(wanted, field="the share"), parse_seen(seen)
         change = FlagChange(share=share)
         preflight = _preflight(plane, skip=bool(skip_preflight))
         if confirm or share == view.flag.share:
@@ -79,9 +79,9 @@ def post_share(
         fields["skip_preflight"] = "yes"
     question = Question(
         route=f"/flags/{key}/share",
-        title=f"Move {key} from {view.share_text} to {percentage_text(share)}?",
+        title=f"Move {key} from {view.share_text} to {words.percent(share)}?",
         said=words.share_change(view.flag, share, on=view.forced_on, off=view.forced_off),
-        button=f"Move to {percentage_text(share)}",
+        button=f"Move to {words.percent(share)}",
         fields=fields,
     )
     return _ask(request, plane, caller, view, question)
@@ -206,7 +206,7 @@ def _refused(
     request: Request, plane: Plane, caller: Caller, key: str, form: ShareForm, error: RolloutError
 ) -> Response:
     status, title = status_of(error)
-    message = error.message
+    message = words.full(error.message)
     problems: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
     if isinstance(error, StaleChange):
@@ -217,6 +217,7 @@ def _refused(
         problems = error.problems
         message = "The share was not raised. Put it right, or skip the preflight on purpose."
     refused = ShareForm(form.percentage, form.reason, message, title, entries, problems, form.enabled)
-    said = preview_of(_view(plane, key), form.percentage)
+    # what cannot be read is said once, by the refusal
+    said = () if isinstance(error, InvalidValue) else preview_of(_view(plane, key), form.percentage)
     headers = {"HX-Trigger-After-Settle": "changed"}  # the rest of the page catches up too
     return piece(request, plane, caller, key, "_share.html", status=status, form=refused, said=said, headers=headers)

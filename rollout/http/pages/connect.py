@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,16 +13,19 @@ from rollout.domain.access import AccessToken
 from rollout.domain.cascade import PLANNED_MODELS
 from rollout.domain.errors import InvalidValue
 from rollout.domain.roles import Role, check_role
+from rollout.gateway.upstream import SIMULATOR_KEY
 from rollout.http.auth import Admin, Caller, ThePlane, Viewer
 from rollout.http.pages.change import Field
 from rollout.http.pages.render import fragment, page, see, wants_fragment
 from rollout.http.plane import Plane
 from rollout.http.problems import status_of
+from rollout.settings import DEFAULT_OPENROUTER
 from rollout.store.access import list_tokens
 
 router = APIRouter(include_in_schema=False)
 
 PLACEHOLDER = "<your access token>"
+FILL_IN = "'<your key>'"
 
 
 @router.get("/connect")
@@ -77,10 +81,24 @@ def _answer(
         "base": str(request.base_url).rstrip("/"),
         "model_id": next(iter(plane.published.cascade.live), PLANNED_MODELS[0]),
         "secret": made.secret if made else PLACEHOLDER,
+        "sending": _sending(plane),
     }
     if wants_fragment(request) and not whole:
         return fragment(request, plane, caller, "_tokens.html", status=status, **values)
     return page(request, plane, caller, "connect.html", status=status, **values)
+
+
+def _sending(plane: Plane) -> str:
+    """Return what an application that sends by itself is told beside: where to, and with which keys. No secret."""
+    upstream, settings = plane.upstream(), plane.settings
+    lines = []
+    if upstream.simulated or upstream.base_url != DEFAULT_OPENROUTER:
+        lines.append(f"export OPENROUTER_BASE_URL={shlex.quote(upstream.base_url)}")
+    lines.append(f"export OPENROUTER_API_KEY={SIMULATOR_KEY if upstream.simulated else FILL_IN}")
+    lines.append(f"export LITELLM_BASE_URL={shlex.quote(settings.upstreams.litellm_url)}")
+    file = settings.data_dir.absolute() / "litellm.key"
+    key = f'"$(cat {shlex.quote(str(file))})"' if settings.upstreams.litellm_key is None and file.is_file() else FILL_IN
+    return "\n".join([*lines, f"export LITELLM_MASTER_KEY={key}"])
 
 
 def _tokens(plane: Plane) -> list[AccessToken]:

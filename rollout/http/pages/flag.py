@@ -136,9 +136,9 @@ def piece(
 def preview_of(view: FlagView, percentage: str) -> list[str]:
     """Say what a share would do; what is wrong with it where it is none."""
     try:
-        share = parse_percentage(percentage)
+        share = parse_percentage(percentage, field="the share")
     except InvalidValue as error:
-        return [f"{error.message}."]
+        return [words.full(error.message)]
     return words.share_change(view.flag, share, on=view.forced_on, off=view.forced_off)
 
 

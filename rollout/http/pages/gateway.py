@@ -12,26 +12,17 @@ from starlette.responses import Response
 
 from rollout.domain.cascade import Cascade, ListedModel, ModelOut, ends_soon, propose_replacements
 from rollout.domain.ledger import Entry
-from rollout.gateway.upstream import UpstreamPhase
 from rollout.http.auth import Caller, ThePlane, Viewer
 from rollout.http.pages.flag import done_entry
+from rollout.http.pages.health import UPSTREAM_TONES, gateway_view
 from rollout.http.pages.render import fragment, page, wants_fragment
-from rollout.http.pages.views import Tone, gateway_view
 from rollout.http.plane import Plane
 from rollout.resilience.breaker import BreakerState
 from rollout.resilience.permit import BreakerLine
-from rollout.resilience.quota import QuotaStatus
+from rollout.resilience.quota import Cap, QuotaStatus
 from rollout.store.flags import read_cascade
 
 router = APIRouter(include_in_schema=False)
-
-_UPSTREAM = {
-    UpstreamPhase.UNKNOWN: Tone.BUSY,
-    UpstreamPhase.OK: Tone.GOOD,
-    UpstreamPhase.UNREACHABLE: Tone.BAD,
-    UpstreamPhase.KEY_MISSING: Tone.BAD,
-    UpstreamPhase.KEY_REFUSED: Tone.BAD,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +70,9 @@ class QuotaView:
     blocked_until: datetime | None
 
     @property
-    def used_up(self) -> bool:
-        """Whether nothing is sent today any more."""
-        return self.blocked_until is not None or self.status.left_today == 0
+    def minute_only(self) -> bool:
+        """Whether it is the minute's cap that ends last: the day has room then."""
+        return self.status.blocked_by is Cap.MINUTE
 
 
 @router.get("/gateway")
@@ -137,16 +128,17 @@ def _piece(request: Request, plane: Plane, caller: Caller, template: str) -> Res
 
 
 def _values(plane: Plane) -> dict[str, Any]:
-    upstream, now = plane.upstream(), plane.now()
+    upstream, state, now = plane.upstream(), plane.gateway(), plane.now()
     with plane.door.reading() as connection:
         cascade = read_cascade(connection)
     status = plane.gate.status() if plane.gate else None
     return {
         "done": None,
-        "gateway": gateway_view(plane.gateway()),
+        "state": state,
+        "gateway": gateway_view(state),
         "upstream": upstream,
         "upstream_url": _without_secrets(upstream.base_url),
-        "upstream_tone": _UPSTREAM[upstream.phase],
+        "upstream_tone": UPSTREAM_TONES[upstream.phase],
         "checked_at": None if upstream.checked_at is None else datetime.fromtimestamp(upstream.checked_at, UTC),
         "free": sum(model.free for model in upstream.models),
         "rows": _rows(cascade, upstream.models, now),

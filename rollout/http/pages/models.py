@@ -17,8 +17,8 @@ from rollout.domain.ledger import Entry
 from rollout.http.auth import Operator, ThePlane, Viewer
 from rollout.http.pages.change import MEANWHILE, Field, head_of, parse_seen, revision_of
 from rollout.http.pages.gateway import CascadeForm, as_lines, gateway_page
+from rollout.http.pages.notices import notices
 from rollout.http.pages.render import fragment, see, wants_fragment
-from rollout.http.pages.views import notices
 from rollout.http.plane import Plane
 from rollout.http.problems import status_of
 from rollout.store.flags import read_cascade

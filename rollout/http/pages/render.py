@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final
@@ -15,21 +16,24 @@ from typing import Any, Final
 from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from rollout.domain.flag import MAIN_FLAG
 from rollout.domain.roles import Role
 from rollout.domain.sentences import field_changes
-from rollout.domain.share import percentage_of, percentage_text
+from rollout.domain.share import percentage_of
 from rollout.http.auth import Caller
 from rollout.http.pages import words
-from rollout.http.pages.views import flag_view, notices
+from rollout.http.pages.notices import notices
+from rollout.http.pages.views import flag_view
 from rollout.http.plane import Plane
 from rollout.resources import resource
 
 HTMX_SHA256: Final = "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717"
 """Of htmx 2.0.11 as published; browsers refuse any other file."""
+
+_TICKED: Final = re.compile(r"`([^`]+)`")
 
 
 def wants_fragment(request: Request) -> bool:
@@ -123,6 +127,11 @@ def _live(context: Context, template: str) -> Markup:
     return Markup(text)  # noqa: S704 - rendered with autoescape just now
 
 
+def _coded(text: str) -> Markup:
+    """Set what a message has between backticks as code."""
+    return Markup(_TICKED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just now
+
+
 def _static(name: str) -> str:
     """Return a static file's address; it changes with the content, so that no browser shows an old one."""
     digest = hashlib.sha256((resource("static") / name).read_bytes()).hexdigest()[:12]
@@ -139,7 +148,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": percentage_text,
+        "percent": words.percent,
         "number": percentage_of,
         "relative": words.relative,
         "lasting": words.lasting,
@@ -148,6 +157,9 @@ def _environment() -> Environment:
         "changes": field_changes,
         "joins_at": words.joins_at,
         "count": words.count,
+        "ended": words.ended,
+        "full": words.full,
+        "coded": _coded,
     }
     environment.globals |= {
         "live": _live,

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from rollout.control.access import redeem, sign_out
+from rollout.control.access import redeem, session_of, sign_out
 from rollout.domain.errors import NotAllowed, NotSignedIn
 from rollout.http.auth import COOKIE, Caller, ThePlane, caller_of, same_origin
 from rollout.http.pages.change import Field
 from rollout.http.pages.render import plain, see
+from rollout.http.plane import Plane
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,8 +42,10 @@ def post_sign_in(request: Request, plane: ThePlane, code: Field = "", next: Fiel
     if not same_origin(request):
         raise NotAllowed("this sign-in came from another site; nobody was signed in")
     try:
-        opened = redeem(plane.door, code)
+        opened = redeem(plane.door, code.rpartition("#code=")[2])  # the whole link is as good as its code
     except NotSignedIn as error:
+        if _is_signed_in(request, plane):
+            return see(request, same_site(next))
         return plain(request, "sign-in.html", status=401, next=same_site(next), error=error.message, lost=False)
     answer = see(request, same_site(next))
     answer.set_cookie(
@@ -64,3 +67,11 @@ def post_sign_out(request: Request, plane: ThePlane, _caller: Annotated[Caller, 
     answer = see(request, "/sign-in")
     answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax", secure=request.url.scheme == "https")
     return answer
+
+
+def _is_signed_in(request: Request, plane: Plane) -> bool:
+    try:
+        session_of(plane.door, request.cookies.get(COOKIE, ""))
+    except NotSignedIn:
+        return False
+    return True

@@ -12,7 +12,7 @@ from rollout.control.flags import kill, restore
 from rollout.domain.flag import Flag
 from rollout.http.auth import Caller, Operator, ThePlane, Viewer
 from rollout.http.pages.change import Field, head_of, revision_of
-from rollout.http.pages.render import fragment, page, see, unchanged, wants_fragment
+from rollout.http.pages.render import fragment, page, see, wants_fragment
 from rollout.http.pages.views import flag_view
 from rollout.http.plane import Plane
 
@@ -20,15 +20,14 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/flags/{key}/stop")
-def show_stop(request: Request, key: str, plane: ThePlane, caller: Viewer, shown: str = "") -> Response:
+def show_stop(request: Request, key: str, plane: ThePlane, caller: Viewer, was: str = "") -> Response:
     """Show the kill switch, or what lifts it; as a whole page it is the question before the act."""
     with plane.door.reading() as connection:
         view = flag_view(connection, plane, key)
     if not wants_fragment(request):
         return page(request, plane, caller, "stop.html", view=view)
-    if shown == ("stopped" if view.flag.killed else "running"):
-        return unchanged()  # whatever else changed: a form somebody has open stays as it is
-    return fragment(request, plane, caller, "_stop.html", view=view, announce=bool(shown))
+    announce = was not in {"", "stopped" if view.flag.killed else "running"}
+    return fragment(request, plane, caller, "_stop.html", view=view, announce=announce)
 
 
 @router.post("/flags/{key}/kill")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Flag, Override, Variant
 from rollout.domain.ledger import Action, Entry
 from rollout.domain.local import LocalOverrides
-from rollout.domain.share import WHOLE, percentage_of, percentage_text
-from rollout.gateway.state import GatewayPhase, GatewayState
-from rollout.http.pages.words import count, exact, relative
+from rollout.domain.share import WHOLE
+from rollout.http.pages.health import Paths, PathView, Tone, paths_of
+from rollout.http.pages.words import count, percent
 from rollout.http.plane import Plane
 from rollout.store.engine import Connection
 from rollout.store.flags import read_flag
@@ -25,9 +24,6 @@ VISIBLE: Final = 0.8
 
 ROWS: Final = 100
 """How many forced users a page lists before it asks to search."""
-
-CASCADE: Final = "/gateway#cascade"
-"""Where the cascade is shown."""
 
 
 class Mode(StrEnum):
@@ -41,35 +37,13 @@ class Mode(StrEnum):
     ALL = "all"
 
 
-class Tone(StrEnum):
-    """How well something is: never a colour alone, always beside a word."""
-
-    GOOD = "good"
-    BUSY = "busy"
-    BAD = "bad"
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayView:
-    """The gateway in a word, with how well that is."""
-
-    state: GatewayState
-    word: str
-    tone: Tone
-
-    @property
-    def since(self) -> datetime:
-        """When this began."""
-        return datetime.fromtimestamp(self.state.since, UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class FlagView:
     """A flag as it stands, with all that its band says. `now` is when it was read."""
 
     flag: Flag
     mode: Mode
-    gateway: GatewayView
+    paths: Paths
     now: datetime
     forced_on: int
     forced_off: int
@@ -79,7 +53,12 @@ class FlagView:
     @property
     def share_text(self) -> str:
         """The share through the gateway."""
-        return percentage_text(self.flag.share)
+        return percent(self.flag.share)
+
+    @property
+    def gateway(self) -> PathView:
+        """How the gateway's path serves."""
+        return self.paths.gateway
 
     @property
     def moved(self) -> int:
@@ -93,7 +72,7 @@ class FlagView:
             Mode.STOPPED: "STOPPED",
             Mode.STOPPED_HERE: "STOPPED HERE",
             Mode.DISABLED: "DISABLED",
-            Mode.NOBODY: "ON, AT 0 %",
+            Mode.NOBODY: "ON, AT 0\u00a0%",
         }.get(self.mode, "ON")
 
     @property
@@ -120,6 +99,22 @@ class FlagView:
             self.forced_on > 0 and self.mode in {Mode.DISABLED, Mode.NOBODY}
         )
         return reaching and self.gateway.tone is not Tone.GOOD
+
+    @property
+    def troubles(self) -> tuple[tuple[str, str], ...]:
+        """What goes wrong for users now, whatever the flag says: what it is, and what it means for them."""
+        if self.paths.capped:
+            return (("The account's free requests of today are used up", "nothing is sent on either path."),)
+        said = []
+        failing = self.paths.direct.tone is Tone.BAD
+        if failing and (self.moved < WHOLE or self.forced_off):
+            said.append((f"The direct path is {self.paths.direct.word}", "requests on it end in an error."))
+        if self.unwell and failing:
+            said.append((f"The gateway is {self.gateway.word}", "requests on it find no other way."))
+        elif self.unwell:
+            so = "requests sent to it are answered directly until it is back."
+            said.append((f"The gateway is {self.gateway.word}", so))
+        return tuple(said)
 
     @property
     def bar(self) -> tuple[float, float]:
@@ -149,27 +144,6 @@ class ForcedUsers:
     query: str
 
 
-_GATEWAY: Final[Mapping[GatewayPhase, tuple[str, Tone]]] = {
-    GatewayPhase.WAITING: ("not started yet", Tone.BUSY),
-    GatewayPhase.INSTALLING: ("installing", Tone.BUSY),
-    GatewayPhase.STARTING: ("starting", Tone.BUSY),
-    GatewayPhase.HEALTHY: ("healthy", Tone.GOOD),
-    GatewayPhase.UNWELL: ("unwell", Tone.BAD),
-    GatewayPhase.RESTARTING: ("restarting", Tone.BAD),
-    GatewayPhase.FAILED: ("failed", Tone.BAD),
-    GatewayPhase.STOPPED: ("stopped", Tone.BAD),
-}
-
-
-def gateway_view(state: GatewayState) -> GatewayView:
-    """Say how the gateway is."""
-    if state.phase is GatewayPhase.EXTERNAL:
-        return GatewayView(
-            state, "answers" if state.answering else "does not answer", Tone.GOOD if state.answering else Tone.BAD
-        )
-    return GatewayView(state, *_GATEWAY[state.phase])
-
-
 def flag_view(connection: Connection, plane: Plane, key: str) -> FlagView:
     """Read a flag and judge how it stands.
 
@@ -185,7 +159,7 @@ def flag_view(connection: Connection, plane: Plane, key: str) -> FlagView:
     return FlagView(
         flag=flag,
         mode=_mode(flag, stopped_here=key == MAIN_FLAG and stopped_here(plane)),
-        gateway=gateway_view(plane.gateway()),
+        paths=paths_of(plane),
         now=now,
         forced_on=holding.count(Variant.ON),
         forced_off=holding.count(Variant.OFF),
@@ -235,81 +209,3 @@ def last_changes(connection: Connection, key: str, *, after: int = 0, limit: int
         for entry in list_entries(connection, AuditFilter(subject=subject), after=after, limit=limit)
     ]
     return sorted(found, key=lambda entry: -entry.revision)[:limit]
-
-
-class Notice(NamedTuple):
-    """What everybody should know on every page; a loud one is about harm that goes on until somebody acts."""
-
-    word: str
-    text: str
-    loud: bool = False
-    where: str = ""
-
-
-def notices(plane: Plane) -> list[Notice]:
-    """Say what everybody should know on every page, what is loud first."""
-    return sorted((*_models(plane), *_quota(plane), *_notices(plane)), key=lambda notice: not notice.loud)
-
-
-def _models(plane: Plane) -> Iterator[Notice]:
-    cascade = plane.published.cascade
-    known = frozenset(plane.gate.status().quarantined) if plane.gate else frozenset()
-    for model in sorted(cascade.quarantined | known):
-        out = cascade.out.get(model)
-        said = f"{out.detail}, {exact(out.at)}" if out and model in cascade.quarantined else "an answer cost money"
-        yield Notice(
-            "NOT FREE",
-            f"{model}: {said}. It is asked no more, on either path, until somebody lifts it",
-            loud=True,
-            where=CASCADE,
-        )
-    gone = [model for model in cascade.models if model in cascade.out and model not in cascade.quarantined]
-    if gone:
-        said = "; ".join(f"{model} is {cascade.out[model].detail}" for model in gone)
-        left = count(len(cascade.live), "model") + " left"
-        yield Notice("Cascade", f"{count(len(gone), 'model')} taken out, {left}: {said}", where=CASCADE)
-    if cascade.models and not cascade.live:
-        yield Notice("Cascade", "every model is out, so no request can be answered", loud=True, where=CASCADE)
-
-
-def _quota(plane: Plane) -> Iterator[Notice]:
-    if plane.gate is None:
-        return
-    quota, now = plane.gate.status().quota, plane.now()
-    if quota.blocked_until is None and quota.left_today != 0:
-        return
-    ends = datetime.fromtimestamp(quota.blocked_until or quota.resets_at, UTC)
-    said = f"{quota.used_today:,} of {quota.per_day:,} used" if quota.per_day else "the upstream says so"
-    yield Notice(
-        "Daily cap",
-        f"the account's free requests of today are used up ({said}); "
-        f"nothing is sent on either path until {exact(ends)}, {relative(ends, now)}",
-        where="/gateway#quota",
-    )
-
-
-def _notices(plane: Plane) -> Iterator[Notice]:
-    if plane.database_problem is not None:
-        yield Notice("Database", plane.database_problem)
-    if plane.upstream().simulated:
-        said = "no real model answers; set OPENROUTER_API_KEY and start again for the real upstream"
-        yield Notice("Simulator", said)
-    if said := _local(plane.holder.local):
-        yield Notice("Environment", f"this process departs from the stored flag: {said}. The page shows what is stored")
-    elif stopped_here(plane):
-        yield Notice("Kill file", f"it lies at {plane.settings.kill_file}: this process sends everybody direct")
-    for problem in (*plane.holder.problems, *map(str, plane.settings.problems)):
-        yield Notice("Problem", problem)
-
-
-def _local(local: LocalOverrides) -> str:
-    said = []
-    if local.killed:
-        said.append("stopped (FORCE_DIRECT_OPENROUTER)")
-    if local.enabled is not None:
-        said.append(f"{'enabled' if local.enabled else 'disabled'} (LITELLM_ENABLED)")
-    if local.share is not None:
-        said.append(f"share {percentage_of(local.share)} % (LITELLM_ROLLOUT_PERCENTAGE)")
-    if local.force_users:
-        said.append(f"{count(len(local.force_users), 'user')} forced on (LITELLM_FORCE_USERS)")
-    return ", ".join(said)

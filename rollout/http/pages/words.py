@@ -84,6 +84,21 @@ def parse_moment(text: str, *, field: str) -> datetime | None:
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
+def percent(share: int) -> str:
+    """Say a share with its sign on the same line: `12.5 %`."""
+    return percentage_text(share).replace(" ", "\u00a0")
+
+
+def ended(text: str) -> str:
+    """End a message with one full stop."""
+    return text if not text or text.endswith(".") else f"{text}."
+
+
+def full(text: str) -> str:
+    """Write a message as a sentence of its own: a capital first, one full stop last."""
+    return ended(_capital(text))
+
+
 def users(share: int) -> str:
     """Say how many users a share is, the way people count: `about 1 in 8 users`."""
     if share <= 0:
@@ -112,9 +127,12 @@ def share_change(flag: Flag, share: int, *, on: int, off: int) -> list[str]:
     """Say what moving the share would do, one sentence each."""
     said = []
     if share == flag.share:
-        said.append(f"The share is {percentage_text(share)} already.")
+        said.append(f"The share is {percent(share)} already.")
     elif share == 0:
         said.append(f"No user goes through LiteLLM by the share any more, instead of {users(flag.share)}.")
+    elif users(share) == users(flag.share):
+        step = f"{users(abs(share - flag.share))} {'more' if share > flag.share else 'fewer'}"
+        said.append(f"{percent(share)} of users go through LiteLLM instead of {percent(flag.share)}: {step}.")
     else:
         said.append(f"{_capital(users(share))} {_go(share)} through LiteLLM instead of {users(flag.share)}.")
     if share > flag.share > 0:
@@ -132,7 +150,7 @@ def share_change(flag: Flag, share: int, *, on: int, off: int) -> list[str]:
 def enabled_change(flag: Flag, *, enabled: bool, on: int, off: int) -> list[str]:
     """Say what enabling or disabling would do."""
     if enabled:
-        first = f"{_capital(users(flag.share))} {_go(flag.share)} through LiteLLM ({percentage_text(flag.share)})."
+        first = f"{_capital(users(flag.share))} {_go(flag.share)} through LiteLLM ({percent(flag.share)})."
     else:
         first = f"Users go direct, instead of {users(flag.share)} through LiteLLM. The share is kept for later."
     return [first, f"{_capital(forced(on, off))} unaffected." if on + off else "No user is forced on or off."]
@@ -146,7 +164,7 @@ def why(evaluation: Evaluation, *, override: Override | None = None, here: bool 
         override: the stored override of that user, where there is one.
         here: whether it is this process's own decision, its environment included.
     """
-    share = percentage_text(evaluation.share)
+    share = percent(evaluation.share)
     match evaluation.cause:
         case Cause.KILL_SWITCH:
             return "the kill switch is on: everybody goes direct, forced users too"
@@ -176,7 +194,7 @@ def why(evaluation: Evaluation, *, override: Override | None = None, here: bool 
 
 def joins_at(bucket: int) -> str:
     """Say from which share on a bucket is on the gateway."""
-    return f"{percentage_of(bucket + 1)} %"
+    return f"{percentage_of(bucket + 1)}\u00a0%"
 
 
 def _go(share: int) -> str:
