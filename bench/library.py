@@ -235,6 +235,9 @@ class _Instant:
     async def close(self) -> None:
         """Close nothing."""
 
+    def abort(self) -> None:
+        """Close nothing."""
+
     async def aclose(self) -> None:
         """Close nothing."""
 

@@ -58,7 +58,8 @@ class Settings:
     """Everything the environment says, but the overrides of the flag (see `rollout.client.environment`).
 
     `litellm_url` and `openrouter_url` in `upstreams` are defaults where the variables are unset;
-    `litellm_is_ours` and `openrouter_given` say which. `problems` lists what could not be read.
+    `litellm_is_ours` and `openrouter_given` say which, and `port_given` the same of `port`. `problems` lists what
+    could not be read.
     """
 
     upstreams: Upstreams = field(default_factory=Upstreams)
@@ -72,6 +73,7 @@ class Settings:
     data_dir: Path = Path("data")
     host: str = "127.0.0.1"
     port: int = 8080
+    port_given: bool = False
     allowed_hosts: tuple[str, ...] = ()
     kill_file: Path = Path("data/kill")
     problems: tuple[Problem, ...] = ()
@@ -133,6 +135,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         data_dir=data_dir,
         host=given(environ, "ROLLOUT_HOST") or "127.0.0.1",
         port=read("ROLLOUT_PORT", _port, 8080, "a port from 0 to 65535 (0 picks a free one)"),
+        port_given=given(environ, "ROLLOUT_PORT") is not None,
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
         kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
         problems=tuple(problems),

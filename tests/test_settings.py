@@ -138,6 +138,7 @@ def test_every_variable_is_read() -> None:
         data_dir=Path("/var/lib/rollout"),
         host="0.0.0.0",
         port=0,
+        port_given=True,
         allowed_hosts=("a.example", "b.example"),
         kill_file=Path("/var/lib/rollout/kill"),
     )

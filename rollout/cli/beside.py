@@ -137,9 +137,20 @@ def say_why_it_ended(task: asyncio.Task[None]) -> None:
         log.error("a task beside the server ended: %s", error, exc_info=error)
 
 
+def simulator_port(ours: int, *, taken: int | None) -> int:
+    """Return the port the simulator is to listen on, 0 for any: near our own, so that settings hold over a restart.
+
+    Args:
+        ours: the server's, 0 where it picks one.
+        taken: LiteLLM's, where it is ours and will listen there later.
+    """
+    near = range(ours + 1, min(ours + 3, MAX_PORT + 1)) if ours else ()
+    return next((port for port in near if port != taken and port_is_free("127.0.0.1", port)), 0)
+
+
 @contextlib.asynccontextmanager
 async def simulator(folder: pathlib.Path, environ: Mapping[str, str], *, port: int) -> AsyncIterator[str]:
-    """Run the bundled simulator as a process of its own, on `port` where that is free; yields its base URL."""
+    """Run the bundled simulator as a process of its own, on `port` (0: a free one); yields its base URL."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[str] = loop.create_future()
     said = bytearray()
@@ -152,7 +163,6 @@ async def simulator(folder: pathlib.Path, environ: Mapping[str, str], *, port: i
         if newline:
             ready.set_result(line.decode("utf-8", "replace").strip())
 
-    port = port if 0 < port <= MAX_PORT and port_is_free("127.0.0.1", port) else 0
     command = [sys.executable, "-m", "rollout.simulator", "--port", str(port)]
     async with Child(command, environ=environ, folder=folder, output=output) as child:
         waits: set[asyncio.Future[str]] = {ready, child.ended}

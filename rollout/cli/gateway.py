@@ -233,6 +233,8 @@ def _server_words(answer: Document) -> list[str]:
     lines += [f"breaker {_breaker_words(each)}" for each in answer.get("breakers") or () if each["state"] != "closed"]
     if answer.get("quota"):
         lines.append(f"quota: {_quota_words(answer['quota'])}")
+    if answer.get("retries_left") is not None and answer["retries_left"] < 1:
+        lines.append("retries: too many are made just now, so what fails is not tried again")
     lines += [f"in the way of raising the share: {problem}" for problem in answer.get("preflight") or ()]
     return [on_one_line(line) for line in lines]
 
@@ -246,8 +248,10 @@ def _breaker_words(each: Document) -> str:
 
 def _quota_words(quota: Document) -> str:
     day = "no daily limit known" if quota["per_day"] is None else f"{quota['left_today']} of {quota['per_day']} left"
-    capped = f"; NOTHING IS SENT until {exact(quota['blocked_until'])}" if quota["blocked_until"] else ""
-    minute = f"{quota['used_this_minute']} of {quota['per_minute'] or 'any number'} this minute"
+    by = f" (the cap of the {quota['blocked_by']})" if quota.get("blocked_by") else ""
+    capped = f"; NOTHING IS SENT until {exact(quota['blocked_until'])}{by}" if quota["blocked_until"] else ""
+    limit = quota["per_minute"]
+    minute = f"{quota['used_this_minute']} of {limit} this minute" if limit else "no limit a minute"
     return f"{quota['used_today']} used today, {day}, {minute}; resets {exact(quota['resets_at'])}{capped}"
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 import uvicorn
 
@@ -31,7 +31,9 @@ from rollout.cli.beside import (
     quarantining,
     say_why_it_ended,
     simulator,
+    simulator_port,
 )
+from rollout.cli.server import address_left, url_of
 from rollout.cli.serving import Deciding, Phases, Uvicorn
 from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
@@ -48,7 +50,7 @@ from rollout.domain.snapshot import Snapshot
 from rollout.gateway.place import ensure_master_key, port_is_free
 from rollout.gateway.plan import GatewayPlan
 from rollout.gateway.supervise import Supervisor
-from rollout.gateway.upstream import UpstreamWatch
+from rollout.gateway.upstream import SIMULATOR_KEY, UpstreamWatch
 from rollout.gateway.watch import ExternalGateway
 from rollout.http.app import assemble
 from rollout.http.plane import Plane
@@ -62,9 +64,6 @@ from rollout.store.engine import database_url, open_engine
 from rollout.store.migrate import upgrade
 
 log = logging.getLogger("rollout")
-
-SIMULATOR_KEY: Final = "sk-or-simulator"
-_LOOPBACK_OF_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - for the address shown to people
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,7 @@ class Server:
             async with contextlib.AsyncExitStack() as beside:
                 upstreams = settings.upstreams
                 if self._simulated:
-                    # next to our own port, so that an application's settings hold over a restart
-                    port = settings.port + 1 if settings.port else 0
+                    port = simulator_port(settings.port, taken=settings.litellm_port if self._is_ours else None)
                     url = await beside.enter_async_context(simulator(settings.data_dir, self._environ, port=port))
                     upstreams = replace(upstreams, openrouter_url=url, openrouter_key=SIMULATOR_KEY)
                 if self._is_ours:
@@ -122,8 +120,8 @@ class Server:
 
     async def _serve(self, door: Door, upstreams: Upstreams, listener: socket.socket) -> int:
         settings = self._settings
-        gateway = self._gateway(upstreams)
         gate = self._gate(upstreams)
+        gateway = self._gateway(upstreams, Phases(gate))
         lists = ModelLists(door, gate, allow_paid=upstreams.allow_paid)
         loop = asyncio.get_running_loop()
 
@@ -171,7 +169,8 @@ class Server:
         for task in tasks:
             task.add_done_callback(say_why_it_ended)
         try:
-            await server.serve(sockets=[listener])
+            with address_left(settings.data_dir, self._address(listener)):
+                await server.serve(sockets=[listener])
         finally:
             for task in tasks:
                 task.cancel()
@@ -189,10 +188,11 @@ class Server:
         establish(door, new_id=functools.partial(secrets.token_hex, 8), salt=settings.salt)
         return door
 
-    def _gateway(self, upstreams: Upstreams) -> Supervisor | ExternalGateway:
+    def _gateway(self, upstreams: Upstreams, phases: Phases) -> Supervisor | ExternalGateway:
         settings = self._settings
         if not self._is_ours:
-            return ExternalGateway(upstreams.litellm_url, clock=time.time, sleep=asyncio.sleep)
+            url = upstreams.litellm_url
+            return ExternalGateway(url, clock=time.time, sleep=asyncio.sleep, on_change=phases.heard)
         data = settings.data_dir.absolute()
         assert upstreams.litellm_key is not None  # noqa: S101 - made above where it was not given
         plan = GatewayPlan(
@@ -212,7 +212,7 @@ class Server:
             clock=time.time,
             sleep=asyncio.sleep,
             random=random.random,
-            on_change=Phases().heard,
+            on_change=phases.heard,
         )
 
     def _gate(self, upstreams: Upstreams) -> Gate:
@@ -230,15 +230,22 @@ class Server:
 
     def _check_gateway_port(self) -> None:
         port = self._settings.litellm_port
-        if self._is_ours and not port_is_free("127.0.0.1", port):
+        if not self._is_ours:
+            return
+        if port == self._settings.port:
+            raise CannotStart(f"ROLLOUT_PORT and LITELLM_PORT are both {port}; set one of them to another port.")
+        if not port_is_free("127.0.0.1", port):
             raise CannotStart(
                 f"port {port} on 127.0.0.1 is taken, and LiteLLM needs it. "
                 "End what holds it, or set LITELLM_PORT to a free port."
             )
 
+    def _address(self, listener: socket.socket) -> str:
+        return url_of(self._settings.host, listener.getsockname()[1])
+
     def _announce(self, door: Door, listener: socket.socket) -> None:
         code = invite(door, _operator_name(), Role.ADMIN, actor=SYSTEM)
-        address = _address(self._settings.host, listener.getsockname()[1])
+        address = self._address(listener)
         say = functools.partial(print, file=self._out, flush=True)
         link = f"{address}/sign-in#code={code}"
         if self._options.as_json:
@@ -249,11 +256,6 @@ class Server:
         say(f"Admin page:  {link}   (works once, for 15 minutes; then `rollout sign-in`)")
         say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
         say("Ctrl-C stops everything.")
-
-
-def _address(host: str, port: int) -> str:
-    shown = _LOOPBACK_OF_ANY.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
 
 
 def _operator_name() -> str:

@@ -8,11 +8,14 @@ import logging
 import signal
 import socket
 from types import FrameType
+from typing import Final
 
 import uvicorn
 
 from rollout.client.holder import Holder
+from rollout.domain.flag import Path
 from rollout.gateway.state import GatewayPhase, GatewayState
+from rollout.resilience.gate import LONGEST_REST, Gate
 from rollout.settings import Upstreams
 
 log = logging.getLogger("rollout")
@@ -42,17 +45,48 @@ class Uvicorn(uvicorn.Server):
         self.should_exit = True
 
 
-class Phases:
-    """Logs what the gateway is doing, once for each phase: an installation says something new every moment."""
+_HANGS: Final = frozenset({GatewayPhase.UNWELL, GatewayPhase.FAILED})  # the second: another program has the port
+_TROUBLE: Final = frozenset({GatewayPhase.UNWELL, GatewayPhase.RESTARTING})
 
-    def __init__(self) -> None:
-        self._last: GatewayPhase | None = None
+
+class Phases:
+    """Hears what the gateway is doing: logs it, and has its path left alone while it takes requests and answers none.
+
+    Found out by each request, that costs its caller a whole time-out. Where nothing listens no request waits: while
+    LiteLLM is installed, and while it starts.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._last: tuple[GatewayPhase, bool, bool] | None = None
 
     def heard(self, state: GatewayState) -> None:
-        """Hear of a state."""
-        if state.phase is not self._last:
-            self._last = state.phase
-            log.info("gateway %s: %s", state.phase, state.detail)
+        """Hear of a state; an installation says something new every moment, and is logged once."""
+        news = (state.phase, state.answering, hangs(state))
+        if news == self._last:
+            return
+        self._last = news
+        if hangs(state):
+            # for as long as a breaker ever rests: should nobody watch any more, a probe finds the way back
+            self._gate.rest(Path.LITELLM, state.detail, LONGEST_REST)
+        elif state.answering:
+            self._gate.reset(str(Path.LITELLM))
+        log.log(level_of(state), "gateway %s: %s", state.phase, state.detail)
+
+
+def hangs(state: GatewayState) -> bool:
+    """Say whether requests to the gateway would wait for nothing."""
+    if state.phase is GatewayPhase.EXTERNAL:
+        return not state.answering and state.last_error is not None  # else it was not asked yet
+    return state.phase in _HANGS
+
+
+def level_of(state: GatewayState) -> int:
+    """Return how loudly a state is logged."""
+    if state.phase is GatewayPhase.FAILED:
+        return logging.ERROR
+    trouble = state.phase in _TROUBLE or (state.phase is GatewayPhase.EXTERNAL and hangs(state))
+    return logging.WARNING if trouble else logging.INFO
 
 
 class Deciding:

@@ -1,6 +1,7 @@
 """What LiteLLM needs of the machine: a free port, a master key, a log of bounded size."""
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 _KEY: Final = re.compile(r"sk-[\w-]{20,200}", re.ASCII)
 _LONGEST_LINE: Final = 16 * 1024
@@ -80,15 +81,24 @@ def _read_key(path: Path) -> str | None:
     return text if _KEY.fullmatch(text) else None
 
 
+def _private(path: Path) -> IO[bytes]:
+    file = open(path, "ab", opener=functools.partial(os.open, mode=0o600))  # noqa: SIM115 - its owner closes it
+    os.fchmod(file.fileno(), 0o600)  # one that was there before
+    return file
+
+
 class BoundedLog:
-    """A log file that holds at most `limit` bytes, with one predecessor (`.1`), and none of the secrets."""
+    """A log file that holds at most `limit` bytes, with one predecessor (`.1`), and none of the secrets.
+
+    Only its owner may read it.
+    """
 
     def __init__(self, path: Path, *, secret_values: Iterable[str] = (), limit: int = 2_000_000) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._limit = limit
         self._secrets = tuple(value.encode() for value in secret_values if value)
-        self._file = path.open("ab")
+        self._file = _private(path)
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -128,6 +138,6 @@ class BoundedLog:
         if self._file.tell() and self._file.tell() + len(lines) > self._limit:
             self._file.close()
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-            self._file = self.path.open("ab")
+            self._file = _private(self.path)
         self._file.write(lines)
         self._file.flush()

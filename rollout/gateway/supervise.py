@@ -16,6 +16,7 @@ import httpx
 from rollout.gateway import install as installation
 from rollout.gateway.child import Child
 from rollout.gateway.config import gateway_config, render, write_config
+from rollout.gateway.discretion import Discretion
 from rollout.gateway.install import InstallCancelled, InstallError
 from rollout.gateway.place import BoundedLog, port_is_free
 from rollout.gateway.plan import USUAL_PACE, GatewayPlan, Pace, litellm_command, litellm_environment
@@ -187,20 +188,23 @@ class Supervisor(Gateway):
     async def _watched(self) -> str:
         """Run LiteLLM once; return why it ended."""
         plan = self._plan
-        with BoundedLog(plan.log, secret_values=(plan.upstream_key, plan.master_key)) as log:
+        with (
+            BoundedLog(plan.log, secret_values=(plan.upstream_key, plan.master_key)) as log,
+            Discretion(log.write, environment=plan.environment) as discretion,
+        ):
             async with Child(
                 self._command(plan),
                 environ=litellm_environment(plan, self._environ),
                 folder=plan.folder,
-                output=log.write,
+                output=discretion.write,
             ) as child:
                 self._enter(GatewayPhase.STARTING, self._state.detail, pid=child.pid, log=plan.log)
                 async with httpx.AsyncClient(
                     base_url=f"http://{plan.host}:{plan.port}", trust_env=False, timeout=self._pace.answer_within
                 ) as http:
-                    return await self._until_the_end(child, http)
+                    return await self._until_the_end(child, http, discretion.serving)
 
-    async def _until_the_end(self, child: Child, http: httpx.AsyncClient) -> str:
+    async def _until_the_end(self, child: Child, http: httpx.AsyncClient, serving: Callable[[], None]) -> str:
         began = well_since = self._clock()
         unanswered = 0
         while True:
@@ -212,6 +216,7 @@ class Supervisor(Gateway):
             now = self._clock()
             if answered:
                 unanswered = 0
+                serving()
                 if self._state.phase is not GatewayPhase.HEALTHY:
                     well_since = now
                     self._enter(GatewayPhase.HEALTHY, "LiteLLM answers", answering=True)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS: Final = 300.0
 RETRY_SECONDS: Final = 5.0
 TIMEOUT_SECONDS: Final = 15.0
+SIMULATOR_KEY: Final = "sk-or-simulator"
+"""What the bundled simulator is asked with; no secret, it takes any key."""
+
 KEY_REFUSED: Final = frozenset({401, 403})
 
 

@@ -1,13 +1,14 @@
-"""The first cascade: ours until a person sets one."""
+"""The first cascade, ours until a person sets one; and where the simulator listens."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rollout.cli.beside import first_cascade
+from rollout.cli.beside import MAX_PORT, first_cascade, simulator_port
 from rollout.control.installation import establish, set_cascade
 from rollout.domain.cascade import ListedModel
 from rollout.store.door import Door
@@ -60,3 +61,25 @@ def test_a_cascade_that_a_person_set_is_never_touched(door: Door) -> None:
 def test_an_upstream_without_free_models_changes_nothing(door: Door) -> None:
     first_cascade(door, (ListedModel("author/paid", free=False),))
     assert cascade(door) == ()
+
+
+def two_free_ports() -> int:
+    """Return a port of which the next two are free."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            ours: int = probe.getsockname()[1]
+        try:
+            with socket.create_server(("127.0.0.1", ours + 1)), socket.create_server(("127.0.0.1", ours + 2)):
+                return ours
+        except (OSError, OverflowError):
+            continue
+
+
+def test_the_simulator_listens_next_to_us_and_never_where_litellm_will() -> None:
+    ours = two_free_ports()
+    assert simulator_port(ours, taken=None) == ours + 1
+    assert simulator_port(ours, taken=4000) in (ours + 1, ours + 2)
+    assert simulator_port(ours, taken=ours + 1) == ours + 2
+    with socket.create_server(("127.0.0.1", ours + 2)):
+        assert simulator_port(ours, taken=ours + 1) == 0
+    assert simulator_port(0, taken=None) == simulator_port(MAX_PORT, taken=None) == 0

@@ -283,8 +283,8 @@ def test_an_import_that_may_not_raise_the_share_says_how_far_it_came(terminal: T
     document["cascade"] = ["a/b:free"]
     server.unwell()
     result = terminal("flags", "import", "-", code=1, stdin=json.dumps(document))
-    assert "changed cascade" in result.stdout
-    assert "would change flag:enableLiteLLM" in result.stdout
+    assert "set the cascade to a/b:free" in result.stdout
+    assert f"did not set {FLAG} from 0 % to 50 %" in result.stdout
     assert "the gateway is not healthy" in result.stderr
 
 

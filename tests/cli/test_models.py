@@ -79,9 +79,27 @@ def test_a_daily_cap_is_said_loudly_and_can_be_forgotten(terminal: Terminal, ser
     permit = server.gate.admit(Path.OPENROUTER, FIRST)
     assert isinstance(permit, Permit)
     server.gate.settle(permit, FailureKind.DAY_CAP)
-    assert "NOTHING IS SENT until" in terminal("gateway", "status").stdout
+    said = terminal("gateway", "status").stdout
+    assert "NOTHING IS SENT until" in said
+    assert "(the cap of the day)" in said
+    assert "in the way of raising the share: nothing is sent until 00:00 UTC" in said
     terminal("gateway", "reset", "quota")
     _until_let_through(server)
+
+
+def test_a_minute_that_the_upstream_refuses_and_an_empty_retry_budget_are_said(
+    terminal: Terminal, server: Server
+) -> None:
+    permit = server.gate.admit(Path.OPENROUTER, FIRST)
+    assert isinstance(permit, Permit)
+    server.gate.settle(permit, FailureKind.MINUTE_CAP, 60.0)
+    assert "retries:" not in terminal("gateway", "status").stdout
+    while server.gate.may_retry():
+        pass
+    said = terminal("gateway", "status").stdout
+    assert "(the cap of the minute)" in said
+    assert "retries: too many are made just now, so what fails is not tried again" in said
+    assert "in the way" not in said
 
 
 def test_what_was_reset_is_known_where_the_server_does_it(beside: Terminal, remote: Terminal, server: Server) -> None:
@@ -91,7 +109,10 @@ def test_what_was_reset_is_known_where_the_server_does_it(beside: Terminal, remo
     assert beside.json("gateway", "reset", "litellm") == {"reset": None}
     assert "a running server of this database resets it" in beside("gateway", "reset").stdout
     for terminal in (beside, remote):
-        assert terminal.fails("gateway", "reset", "everything")["type"] == "InvalidValue"
+        for nothing in ("everything", "foo/bar"):
+            failed = terminal.fails("gateway", "reset", nothing)
+            assert failed["type"] == "InvalidValue"
+            assert "names no breaker" in failed["message"]
 
 
 def test_the_doctor_names_what_is_out(alone: Terminal, beside: Terminal, server: Server) -> None:

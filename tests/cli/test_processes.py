@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rollout.cli.server import address_left
 from rollout.cli.words import ago
 from rollout.domain.roles import Role
 from rollout.simulator import World, running
@@ -331,6 +332,67 @@ def test_the_doctor_names_what_is_set_here_and_what_is_taken(alone: Terminal, tm
     assert found["kill file"] == {"warn"}
     assert found["overrides"] == {"warn", "fail"}
     assert found["settings"] == found["port"] == found["gateway port"] == {"fail"}
+
+
+def without_a_port(terminal: Terminal) -> Terminal:
+    return Terminal({name: value for name, value in terminal.environ.items() if name != "ROLLOUT_PORT"})
+
+
+def test_a_command_without_a_port_finds_the_server_of_its_folder(beside: Terminal, server: Server) -> None:
+    folder, other = Path(beside.environ["ROLLOUT_DATA_DIR"]), without_a_port(beside)
+    with address_left(folder, server.url):
+        assert (folder / "server.json").stat().st_mode & 0o777 == 0o600
+        assert other.json("sign-in")["link"].startswith(f"{server.url}/sign-in#code=")
+        assert other.json("gateway", "status")["source"] == "server"
+        assert f"a server answers at {server.url}" in other.with_(LITELLM_PORT=a_free_port())("doctor").stdout
+        other("flags", "set", FLAG, "10", "--reason", "its preflight is asked there")
+        elsewhere = other.with_(ROLLOUT_PORT=a_free_port())
+        assert server.url not in elsewhere.json("sign-in")["link"], "what is set is what is meant"
+    assert not (folder / "server.json").exists()
+    assert "http://127.0.0.1:8080/" in other.json("sign-in")["link"]
+
+
+def test_an_address_that_nobody_listens_at_is_no_address(alone: Terminal) -> None:
+    folder, other = Path(alone.environ["ROLLOUT_DATA_DIR"]), without_a_port(alone)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    for left in (
+        {"address": f"http://127.0.0.1:{a_free_port()}", "pid": os.getpid()},
+        {"address": "http://127.0.0.1:1", "pid": gone.pid},
+        {"address": 8080, "pid": True},
+        ["no address"],
+    ):
+        (folder / "server.json").write_text(json.dumps(left))
+        assert "http://127.0.0.1:8080/" in other.json("sign-in")["link"]
+
+
+def test_a_server_that_ends_leaves_the_address_of_the_one_that_came_after(tmp_path: Path) -> None:
+    later = {"address": "http://127.0.0.1:2", "pid": 1}
+    with address_left(tmp_path, "http://127.0.0.1:1"):
+        (tmp_path / "server.json").write_text(json.dumps(later))
+    assert json.loads((tmp_path / "server.json").read_text()) == later
+    with address_left(tmp_path / "not there", "http://127.0.0.1:1"):
+        pass
+
+
+@PROCESSES
+def test_a_server_leaves_its_address_while_it_runs(bare: Terminal) -> None:
+    file = Path(bare.environ["ROLLOUT_DATA_DIR"]) / "server.json"
+    process = bare.with_(LITELLM_BASE_URL="http://127.0.0.1:9").process("serve", "--json")
+    assert process.stdout is not None
+    started = json.loads(process.stdout.readline())
+    left = json.loads(file.read_text())
+    assert left["pid"] == process.pid
+    assert started["sign_in"].startswith(f"{left['address']}/sign-in#")
+    process.terminate()
+    finished(process, 0)
+    assert not file.exists()
+
+
+@PROCESSES
+def test_two_programs_are_never_told_to_listen_on_one_port(bare: Terminal) -> None:
+    _, err = finished(bare.with_(LITELLM_PORT=bare.environ["ROLLOUT_PORT"]).process("up"), 1)
+    assert "ROLLOUT_PORT and LITELLM_PORT are both" in err
 
 
 def test_the_doctor_looks_through_the_api_where_there_is_one(remote: Terminal) -> None:

@@ -34,6 +34,7 @@ class Upstream:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.gone: set[str] = set()  # models answered with 404
+        self.ill: tuple[int, bytes] | None = None  # answered to everything
         seen = self
 
         class Answer(BaseHTTPRequestHandler):
@@ -41,6 +42,9 @@ class Upstream:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 seen.requests.append(body)
                 seen.headers.append({name.lower(): value for name, value in self.headers.items()})
+                if seen.ill is not None:
+                    self._send_bytes(*seen.ill)
+                    return
                 if body["model"] in seen.gone:
                     self._send(404, {"error": {"code": 404, "message": "No endpoints found"}})
                     return
@@ -58,9 +62,12 @@ class Upstream:
                 )
 
             def _send(self, status: int, document: dict[str, object]) -> None:
-                data = json.dumps(document).encode()
+                self._send_bytes(status, json.dumps(document).encode())
+
+            def _send_bytes(self, status: int, data: bytes) -> None:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                kind = "text/event-stream" if data.startswith(b"data:") else "application/json"
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -245,6 +252,65 @@ async def test_a_changed_cascade_is_written_without_a_restart(running: Running, 
     assert "new/one:free" in running.plan.config.read_text()
     assert (await running.ask("openrouter/new/one:free", disable_fallbacks=True)).status_code == 200
     assert running.supervisor.state.pid == pid
+
+
+ANSWER = "an answer for one alone"
+"""Words of a model, that nobody else may read."""
+
+WHOLE = json.dumps(
+    {"id": "gen-1", "choices": [{"index": 0, "message": {"role": "assistant", "content": f"{ANSWER}\nand {ANSWER}"}}]},
+    indent=1,
+).encode()
+
+
+def in_stream(text: object, **more: object) -> bytes:
+    chunk = {"id": "gen-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": text}}], **more}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+ILL: list[tuple[int, bytes]] = [
+    (200, WHOLE[:-20]),
+    (200, f"<html>\n<p>{ANSWER}</p>\n\n<pre>{ANSWER}</pre></html>".encode()),
+    (200, json.dumps({"id": "x", "choices": [{"index": "a", "message": {"content": {"it": ANSWER}}}]}).encode()),
+    (200, json.dumps({"id": "x", "choices": [{"text": ANSWER}]}).encode()),
+    (200, json.dumps([ANSWER]).encode()),
+    (200, json.dumps({"error": {"code": 502, "message": ANSWER}}).encode()),
+    (500, json.dumps({"error": {"code": 500, "message": "failed", "metadata": {"raw": f"a\n{ANSWER}"}}}).encode()),
+    (500, f"<html>\n<p>{ANSWER}</p></html>".encode()),
+    (400, json.dumps({"error": {"code": 400, "message": f"not this:\na question of mine\n{ANSWER}"}}).encode()),
+    (403, json.dumps({"error": {"code": 403, "metadata": {"flagged_input": "a question of mine"}}}).encode()),
+]
+ILL_STREAMS: list[tuple[int, bytes]] = [
+    (200, in_stream(ANSWER) + in_stream("", error={"code": 502, "message": ANSWER})),
+    (200, in_stream(ANSWER) + b'data: {"id": "x", "choices": [{"delta": {"tool_calls": [{"function": "%s"}]}}]}\n\n'
+     % ANSWER.encode()),
+    (200, in_stream(ANSWER) * 150),
+]  # fmt: skip
+
+
+async def test_whatever_goes_wrong_the_log_has_neither_questions_nor_answers(
+    running: Running, upstream: Upstream
+) -> None:
+    log = running.plan.log
+    before = log.stat().st_size
+    try:
+        for stream, answers in ((False, ILL), (True, ILL_STREAMS)):
+            for upstream.ill in answers:
+                for model, more in ((f"openrouter/{CASCADE[0]}", {"disable_fallbacks": True}), ("free-2", {})):
+                    await running.ask(model, stream=stream, **more)
+        upstream.ill = None
+        last = (await running.ask(f"openrouter/{CASCADE[0]}", tools="a question of mine")).headers["x-litellm-call-id"]
+    finally:
+        upstream.ill = None
+    async with asyncio.timeout(30):
+        while last.encode() not in log.read_bytes():  # noqa: ASYNC110 - a file tells nobody that it was written to
+            await asyncio.sleep(0.05)
+    written = log.read_bytes()[before:].decode()
+    assert ANSWER not in written
+    assert "a question of mine" not in written
+    assert "Original Response" not in written
+    assert "MaskedHTTPStatusError: HTTP 500" in written
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_killed_litellm_comes_back_under_another_process_id(running: Running) -> None:

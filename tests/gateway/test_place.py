@@ -69,6 +69,16 @@ def test_a_log_never_grows_past_its_limit_and_keeps_one_predecessor(tmp_path: Pa
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_only_its_owner_can_read_a_log_also_one_that_was_there_before(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("from before\n")
+    path.chmod(0o644)
+    with BoundedLog(path, limit=30) as log:
+        for _ in range(3):
+            log.write(b"more than half of it\n")
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {"log": 0o600, "log.1": 0o600}
+
+
 @pytest.mark.parametrize("step", [1, 7, 100_000])
 @pytest.mark.parametrize("filler", [b"x", b"x" * 16_380, b"word\n"])
 def test_a_secret_never_reaches_a_log_however_its_output_was_cut(tmp_path: Path, step: int, filler: bytes) -> None:
