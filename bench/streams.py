@@ -130,12 +130,14 @@ def _synchronously(url: str, found: Found, rounds: int) -> None:
             return [_timed_now(streams()) for _ in range(_EACH_SYNC)]
 
         for streams in contenders.values():
-            _timed_now(streams())  # alone first: what is made on first use is made once
+            several(streams)
+        # alone first: httpx slows down with each connection that is open, and how many many callers leave is chance
+        for _ in range(rounds * _TURNS):
+            for name, streams in contenders.items():
+                found.alone(name, [_timed_now(streams()) for _ in range(_STREAMS)])
+        for streams in contenders.values():
             list(threads.map(several, [streams] * _AT_ONCE))
         for _ in range(rounds):
-            for _ in range(_TURNS):
-                for name, streams in contenders.items():
-                    found.alone(name, [_timed_now(streams()) for _ in range(_STREAMS)])
             for name, streams in contenders.items():
                 began = perf_counter()
                 took = list(threads.map(several, [streams] * _AT_ONCE))

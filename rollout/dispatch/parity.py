@@ -8,6 +8,7 @@ says `STREAM_REWRITES` in a header instead. docs/parity.md has the table of what
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 REWRITES_HEADER: Final = "X-Rollout-Gateway-Rewrites"
@@ -56,6 +57,7 @@ def restore_chunk(chunk: Any, *, model: str) -> bool:
     return _restore(chunk, model, "delta")
 
 
+@lru_cache(maxsize=256)
 def upstream_model(said: str, model: str) -> str:
     """Return the upstream's id for the model that the gateway's answer names.
 

@@ -38,6 +38,9 @@ _EXTENSIONS: Final = {"timeout": TIMEOUT.as_dict()}
 _SLICE: Final = 64 * 1024
 """Bytes that are written under one time limit."""
 
+_SHORTEST_WAIT: Final = 0.001
+"""Seconds; 0 would mean "do not block", and this means "too late" just as well."""
+
 Resolve = Callable[[str, int], list[str]]
 """Return the numeric addresses of a host, in the order to try them; raise OSError where there is none."""
 
@@ -71,11 +74,13 @@ class _Deadline(threading.local):
 
     def left(self, timeout: float | None) -> float | None:
         """Return how long a socket may block: what it was given, at most what is left."""
-        if self.at == inf:
+        at = self.at
+        if at == inf:
             return timeout
-        # 0 would mean "do not block"; a millisecond means "too late" just as well
-        rest = max(0.001, self.at - monotonic())
-        return rest if timeout is None else min(timeout, rest)
+        rest = at - monotonic()
+        if rest < _SHORTEST_WAIT:
+            rest = _SHORTEST_WAIT
+        return rest if timeout is None or rest < timeout else timeout
 
 
 class _Stream(httpcore.NetworkStream):
