@@ -422,7 +422,7 @@ def test_an_answer_that_drips_is_over_at_its_deadline(client: world.FixedClient,
 
     async def drip(asked: Any, reader: Any, writer: Any) -> None:
         writer.write(world.head(200, "application/json"))
-        for _ in range(13):
+        for _ in range(60):
             writer.write(world.framed(b" "))
             await asyncio.sleep(0.02)
         await world.silence(asked, reader, writer)
@@ -431,7 +431,7 @@ def test_an_answer_that_drips_is_over_at_its_deadline(client: world.FixedClient,
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         Caller(client, "sync")(user="off")
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 1.0
 
 
 def test_many_threads_that_come_first_at_once_share_one_sender(

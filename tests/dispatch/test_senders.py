@@ -18,6 +18,7 @@ from rollout.domain.failure import FailureKind
 from tests.dispatch import conftest as world
 
 SECONDS = 0.3
+SLACK = 0.7  # for a busy machine; a limit for each part, or for each address, takes four times SECONDS and more
 BODY = b'{"model": "m"}'
 
 
@@ -59,7 +60,7 @@ def test_a_long_body_that_is_taken_slowly_is_given_up_at_the_deadline() -> None:
         sender, started = HttpxSender(), time.monotonic()
         with pytest.raises(SendFault) as caught:
             sender.open(a_call(url, b"x" * 40_000_000), started + SECONDS)
-        assert time.monotonic() - started < SECONDS + 0.2
+        assert time.monotonic() - started < SECONDS + SLACK
         assert caught.value.kind is FailureKind.TIMEOUT
         assert caught.value.sent
         sender.close()
@@ -84,7 +85,7 @@ def test_addresses_that_never_answer_share_the_deadline_and_it_is_a_time_out() -
         sender, started = HttpxSender(resolve=lambda host, port: hosts), time.monotonic()
         with pytest.raises(SendFault) as caught:
             sender.open(a_call(f"http://four.example:{port}/"), started + SECONDS)
-        assert time.monotonic() - started < SECONDS + 0.2
+        assert time.monotonic() - started < SECONDS + SLACK
         assert (caught.value.kind, caught.value.sent) == (FailureKind.TIMEOUT, False)
 
 
@@ -92,7 +93,7 @@ def test_an_address_that_never_answers_leaves_time_for_the_next(upstream: world.
     with never_accepting("127.0.0.2", port=upstream.port):
         sender = HttpxSender(resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
         call = a_call(f"http://two.example:{upstream.port}/api/v1/chat/completions")
-        opened = sender.open(call, time.monotonic() + 2 * SECONDS)
+        opened = sender.open(call, time.monotonic() + 3.0)
         assert opened.status == 200
         opened.close()
         sender.close()

@@ -18,6 +18,8 @@ from rollout.store.flags import read_flag
 from tests.http.api_support import World
 from tests.http.pages_support import PAGE
 
+expect.set_options(timeout=20_000)  # for a busy machine; what is there is never waited for
+
 
 @contextmanager
 def served(world: World) -> Iterator[str]:
@@ -47,7 +49,7 @@ class Site:
         context = self._chromium.new_context(java_script_enabled=scripts, reduced_motion="reduce", **how)
         self._contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(20_000)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         code = invite(self.world.door, "anna", role, actor="test")
