@@ -33,7 +33,7 @@ class Asker:
         self.over = threading.Event()
         self.elsewhere: list[str] = []
         ours = rollout.transports if library is httpx else rollout.transports.httpx2
-        dispatcher = Dispatcher(decides, observe=self._observe)
+        self._dispatcher = dispatcher = Dispatcher(decides, observe=self._observe)
         fallback = library.MockTransport(self._answer_elsewhere)
         self._library = library
         if kind == "sync":
@@ -59,7 +59,12 @@ class Asker:
         return await over(self.http.send(request, stream=True))
 
     async def close(self) -> None:
-        await over(self.http.aclose() if hasattr(self.http, "aclose") else self.http.close())
+        if not hasattr(self.http, "aclose"):
+            self.http.close()
+            return
+        await self.http.aclose()
+        # closing a client leaves the dispatcher open, which others may share; here nobody does
+        await self._dispatcher.aclose()
 
 
 async def raw_pieces(response: Any) -> list[bytes]:
