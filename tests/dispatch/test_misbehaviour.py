@@ -162,7 +162,8 @@ def test_what_fails_before_anything_was_delivered_is_asked_of_the_next_model(
 def test_what_breaks_after_the_first_token_is_raised_and_counted_and_not_sent_again(
     stage: Stage, fault: Kind, kind: FailureKind, error: Any
 ) -> None:
-    stage.limits(stall_timeout=0.2)
+    if kind is K.TIMEOUT:
+        stage.limits(stall_timeout=0.2)
     stage.play(Fault(fault))
     with pytest.raises(error) as caught:
         stage.ask(stream=True)
@@ -178,13 +179,13 @@ def test_what_breaks_after_the_first_token_is_raised_and_counted_and_not_sent_ag
 def test_deadlines_hold_over_every_kind_of_silence_and_close_the_upstream(
     stage: Stage, fault: Kind, stream: bool
 ) -> None:
-    stage.limits(attempt_timeout=0.2, first_token_timeout=0.2)
+    stage.limits(attempt_timeout=0.5, first_token_timeout=0.5)
     seconds = 0.02 if fault is Kind.COMMENTS_FOREVER else None
     stage.play(Fault(fault, model=FIRST, seconds=seconds))
     result = stage.ask(stream=stream)
     decision = (result[1] if stream else result).decision
     assert kinds(decision) == [K.TIMEOUT, None]
-    assert 150 < decision.attempts[0].milliseconds < 2000
+    assert 450 < decision.attempts[0].milliseconds < 3000
     wait_until(lambda: next(iter(stage.upstream.record)).closed_early)
 
 
@@ -387,7 +388,8 @@ def front(one: Stage, serve: Callable[..., str]) -> Front:
 def test_the_endpoint_tells_of_a_broken_stream_as_one_event_after_whole_events(
     front: Front, fault: Kind, code: str
 ) -> None:
-    front.stage.limits(stall_timeout=0.2)
+    if code == "timeout":
+        front.stage.limits(stall_timeout=0.2)
     front.stage.play(Fault(fault))
     response = front.post(stream=True)
     assert response.status_code == 200
