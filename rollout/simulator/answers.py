@@ -30,6 +30,7 @@ class Answer:
         prompt_tokens: a quarter of the characters asked.
         completion_tokens: a quarter of the characters answered.
         cost: in US dollars.
+        cost_of_own_key: what a provider bills to the account's own key, in US dollars; None if no such key was used.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     cost: float
+    cost_of_own_key: float | None = None
 
     @property
     def finish_reason(self) -> str:
@@ -51,12 +53,15 @@ class Answer:
     @property
     def usage(self) -> dict[str, Any]:
         """Write what was used."""
-        return {
+        usage: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "cost": self.cost,
         }
+        if self.cost_of_own_key is not None:
+            usage |= {"is_byok": True, "cost_details": {"upstream_inference_cost": self.cost_of_own_key}}
+        return usage
 
     def call(self) -> dict[str, Any]:
         """Write the tool call."""

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     GIANT_LINE = "giant_line"  # one line of `size_bytes`
     CUT_CONNECTION = "cut_connection"  # the socket closes in the middle
     COSTS_MONEY = "costs_money"  # usage.cost is `cost`
+    BILLS_OWN_KEY = "bills_own_key"  # usage.cost is 0; `cost` is billed to the provider key of the account's own
 
 
 PARAMETERS: Final[Mapping[Kind, Mapping[str, float]]] = MappingProxyType(
@@ -59,6 +60,7 @@ PARAMETERS: Final[Mapping[Kind, Mapping[str, float]]] = MappingProxyType(
         Kind.SLOW: {"seconds": 1.0, "chunk_seconds": 0.0},
         Kind.GIANT_LINE: {"size_bytes": 64 * 1024 * 1024},
         Kind.COSTS_MONEY: {"cost": 0.0001},
+        Kind.BILLS_OWN_KEY: {"cost": 0.0001},
     }
 )
 """What each kind may be told, with its default; a kind that is not listed takes nothing."""

@@ -271,6 +271,11 @@ async def _costs_money(scene: Scene) -> None:
     await send_answer(scene.exchange, replace(scene.answer, cost=cost), stream=scene.stream)
 
 
+async def _bills_own_key(scene: Scene) -> None:
+    answer = replace(scene.answer, cost=0, cost_of_own_key=scene.fault.parameter("cost"))
+    await send_answer(scene.exchange, answer, stream=scene.stream)
+
+
 _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
     Kind.HANG: _hang,
     Kind.HEADERS_THEN_SILENCE: _headers_then_silence,
@@ -290,6 +295,7 @@ _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
     Kind.GIANT_LINE: _giant_line,
     Kind.CUT_CONNECTION: _cut_connection,
     Kind.COSTS_MONEY: _costs_money,
+    Kind.BILLS_OWN_KEY: _bills_own_key,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 DONE: Final = b"[DONE]"
@@ -14,7 +15,10 @@ _DELIVERING: Final = (*_SERVING, "reasoning", "reasoning_content", "reasoning_de
 
 
 class Usage(NamedTuple):
-    """What an answer says it used: tokens, and `cost` in US dollars; None where it does not say."""
+    """What an answer says it used: tokens, and `cost` in US dollars; None if it does not say.
+
+    `cost` is also what a provider bills to a key of the account's own.
+    """
 
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -145,8 +149,21 @@ def usage_in(document: Any) -> Usage | None:
     return Usage(
         prompt if type(prompt) is int else None,
         completion if type(completion) is int else None,
-        _amount(usage.get("cost")),
+        _cost(usage),
     )
+
+
+def _cost(usage: Mapping[str, Any]) -> float | None:
+    """Return what an answer cost its account: what OpenRouter charges, else what a provider bills to the account's key.
+
+    The second is told in `cost_details`, whole and in parts, and `cost` is 0 then.
+    """
+    cost = _amount(usage.get("cost"))
+    details = usage.get("cost_details")
+    if not isinstance(details, dict) or (cost is not None and cost > 0):
+        return cost
+    told = [_amount(value) for name, value in details.items() if name.startswith("upstream_inference")]
+    return max((each for each in told if each is not None and each > 0), default=cost)
 
 
 def _amount(value: Any) -> float | None:
@@ -154,9 +171,10 @@ def _amount(value: Any) -> float | None:
     if type(value) not in (int, float, str):
         return None
     try:
-        return float(value)
+        amount = float(value)
     except (ValueError, OverflowError):
         return None
+    return amount if isfinite(amount) else None
 
 
 def served_model(document: Any) -> str | None:

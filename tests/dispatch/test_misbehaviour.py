@@ -262,11 +262,12 @@ def test_models_that_all_rest_are_not_asked_and_the_error_says_until_when(one: S
     assert len(one.calls) == 1
 
 
+@pytest.mark.parametrize("kind", [Kind.COSTS_MONEY, Kind.BILLS_OWN_KEY])
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_cost_money_is_given_and_its_model_is_not_asked_again(
-    stage: Stage, stream: bool, caplog: pytest.LogCaptureFixture
+    stage: Stage, stream: bool, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage.play(Fault(Kind.COSTS_MONEY, model=FIRST, cost=0.25))
+    stage.play(Fault(kind, model=FIRST, cost=0.25))
     result = stage.ask(stream=stream)
     decision = (result[1] if stream else result).decision
     assert decision.attempts[0].cost == 0.25
@@ -451,8 +452,9 @@ def test_the_endpoint_tells_every_attempt_in_a_header(front: Front) -> None:
     assert second.endswith("ms")
 
 
-def test_the_endpoint_counts_what_a_stream_cost(front: Front) -> None:
-    front.stage.play(Fault(Kind.COSTS_MONEY, model=FIRST))
+@pytest.mark.parametrize("kind", [Kind.COSTS_MONEY, Kind.BILLS_OWN_KEY])
+def test_the_endpoint_counts_what_a_stream_cost(front: Front, kind: Kind) -> None:
+    front.stage.play(Fault(kind, model=FIRST))
     assert front.post(stream=True).text.endswith("data: [DONE]\n\n")
     wait_until(lambda: bool(front.stage.seen))
     assert front.stage.costs == [(FIRST, 0.0001, Path.OPENROUTER)]

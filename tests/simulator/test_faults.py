@@ -206,6 +206,12 @@ def test_an_answer_that_costs_money_says_so(upstream: Any) -> None:
     assert upstream.client.get(f"{upstream.base_url}/key").json()["data"]["usage"] - before == pytest.approx(0.5)
 
 
+def test_an_answer_that_bills_the_accounts_own_key_costs_nothing_at_openrouter(upstream: Any) -> None:
+    upstream.script({"kind": "bills_own_key", "cost": 0.25})
+    for usage in (upstream.ask().json()["usage"], events_of(upstream.ask(stream=True))[-1]["usage"]):
+        assert (usage["cost"], usage["cost_details"]["upstream_inference_cost"]) == (0, 0.25)
+
+
 def test_a_slow_answer_comes_in_the_end(upstream: Any) -> None:
     upstream.script({"kind": "slow", "seconds": 0.05, "chunk_seconds": 0.01})
     assert upstream.ask().json()["choices"][0]["finish_reason"] == "stop"

@@ -134,6 +134,10 @@ def test_a_choice_that_failed_says_so_somewhere(choice: Any, expected: Any) -> N
     assert error_of_choice(choice) == expected
 
 
+NO_AMOUNTS: Any = [None, "", "NaN", True, [1], {"a": 1}, -1, float("nan")]
+NO_DETAILS: Any = [None, [], "0.25", {}, *({"upstream_inference_cost": each} for each in NO_AMOUNTS)]
+
+
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
@@ -142,6 +146,20 @@ def test_a_choice_that_failed_says_so_somewhere(choice: Any, expected: Any) -> N
         ({"cost": "0.0001"}, Usage(None, None, 0.0001)),
         ({"cost": "free", "prompt_tokens": "3", "completion_tokens": True}, Usage(None, None, None)),
         ({"cost": True}, Usage(None, None, None)),
+        *(({"cost": each}, Usage(None, None, None)) for each in (float("nan"), "NaN", "Infinity", float("inf"), [1])),
+        ({"cost": 0, "cost_details": {"upstream_inference_cost": 0.25}}, Usage(None, None, 0.25)),
+        ({"cost": "0", "cost_details": {"upstream_inference_cost": "0.25"}}, Usage(None, None, 0.25)),
+        ({"cost": None, "cost_details": {"upstream_inference_cost": 0.25}}, Usage(None, None, 0.25)),
+        ({"cost": 0.1, "cost_details": {"upstream_inference_cost": 0.25}}, Usage(None, None, 0.1)),
+        ({"cost": 0, "cost_details": {"upstream_inference_cost": 0}}, Usage(None, None, 0.0)),
+        (
+            {
+                "cost": 0,
+                "cost_details": {"upstream_inference_cost": None, "upstream_inference_completions_cost": 0.5},
+            },
+            Usage(None, None, 0.5),
+        ),
+        *(({"cost": 0, "cost_details": details}, Usage(None, None, 0.0)) for details in NO_DETAILS),
         (None, None),
         ([], None),
     ],
