@@ -15,6 +15,7 @@ from rollout.dispatch.failures import FACES, http_status
 from rollout.dispatch.parity import REWRITES_HEADER, STREAM_REWRITES
 from rollout.dispatch.paths import NOT_THE_CALLERS
 from rollout.dispatch.request import Request, checked_model, checked_stream, unpacked
+from rollout.dispatch.shape import check_shape
 from rollout.domain.errors import InvalidRequest, SendingFailed
 from rollout.domain.failure import AttemptRecord, FailureKind
 from rollout.domain.flag import Path
@@ -98,12 +99,11 @@ def asked(headers: Mapping[bytes, bytes], body: Any) -> Request:
         raise Refused(400, "the body must be an object with `messages`")
     try:
         body = unpacked(body)
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise Refused(400, "`messages` must be a list with at least one message", param="messages")
-        return Request(body, checked_model(body.get("model")), checked_stream(body), _user(headers, body))
+        request = Request(body, checked_model(body.get("model")), checked_stream(body), _user(headers, body))
+        check_shape(body)
     except InvalidRequest as error:
         raise refusal(error) from None
+    return request
 
 
 def _user(headers: Mapping[bytes, bytes], body: Mapping[str, Any]) -> str | None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, NamedTuple
 
+from rollout.dispatch.shape import check_shape, is_usual, shown
 from rollout.domain.errors import InvalidRequest
 
 _ALIASES: Final = {
@@ -25,12 +26,22 @@ _ALIASES: Final = {
     "outputSchema": "output_schema",
     "responseFormat": "response_format",
 }
-_SHAPED: Final = ("tools", "tool_choice", "response_format", "output_schema", "max_tokens")
+_SHAPED: Final = ("tools", "tool_choice", "response_format", "output_schema")
 # tuples, not sets: what is looked up in them may be anything, a list too
-_PARTS: Final = ("file", "file_url", "image_url", "input_audio", "refusal", "text", "video_url")
-_ROLES: Final = ("assistant", "developer", "function", "system", "tool", "user")
-_PLAIN: Final = ("user", "assistant", "system")
-_PLAIN_FIELDS: Final = {"role", "content"}
+_PARTS: Final = (
+    "file",
+    "file_url",
+    "image_url",
+    "input_audio",
+    "input_file",
+    "input_image",
+    "input_text",
+    "input_video",
+    "refusal",
+    "text",
+    "video_url",
+)
+_TEXT_PART: Final = {"type", "text"}
 
 
 class Request(NamedTuple):
@@ -73,16 +84,21 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
                 if value or given.get(snake) is None:
                     given[snake] = value
     body = {name: value for name, value in unpacked(given).items() if value is not None}
-    body["messages"] = _messages(body.get("messages"))
+    messages = body.get("messages")
+    if isinstance(messages, list | tuple):
+        body["messages"] = [
+            dict(each) if is_usual(each) else _message(each, f"messages[{index}]")
+            for index, each in enumerate(messages)
+        ]
     if not body.keys().isdisjoint(_SHAPED):
         tools = _tools(body)
         _put(body, "tool_choice", _tool_choice(body.pop("tool_choice", None), tools))
         shape = _response_format(body.pop("response_format", None), body.pop("output_schema", None))
         _put(body, "response_format", shape)
-        _max_tokens(body)
     model, stream, user = checked_model(body.pop("model", None)), checked_stream(body), body.get("user")
     if user is not None:
         body["user"] = str(user)
+    check_shape(body)
     return Request(body, model, stream, user)
 
 
@@ -145,7 +161,7 @@ def checked_stream(body: Mapping[str, Any]) -> bool:
     stream = body.get("stream")
     if stream is None or isinstance(stream, bool):
         return bool(stream)
-    raise InvalidRequest(f"stream must be true or false, not {stream!r:.80}", field="stream")
+    raise InvalidRequest(f"stream must be true or false, not {shown(stream)}", field="stream")
 
 
 def _put(body: dict[str, Any], name: str, value: Any) -> None:
@@ -157,37 +173,15 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _messages(messages: object) -> list[dict[str, Any]]:
-    if not isinstance(messages, list | tuple) or not messages:
-        raise InvalidRequest(
-            "messages must be a list with at least one message such as {'role': 'user', 'content': 'Hej'}",
-            field="messages",
-        )
-    return [
-        dict(each) if _is_plain(each) else _message(each, f"messages[{index}]") for index, each in enumerate(messages)
-    ]
-
-
-def _is_plain(message: object) -> TypeGuard[dict[str, Any]]:
-    """Say whether a message is like nearly every one, so that nothing of it has to be looked at."""
-    return (
-        type(message) is dict
-        and message.keys() == _PLAIN_FIELDS
-        and type(message["content"]) is str
-        and message["role"] in _PLAIN
-    )
-
-
-def _message(message: object, place: str) -> dict[str, Any]:
+def _message(message: Any, place: str) -> Any:
+    """Return a message as the API wants it; what is no message is left as it is, for `check_shape` to refuse."""
     if not isinstance(message, Mapping):
-        raise InvalidRequest(f"{place} must be an object with role and content, not {_kind(message)}", field=place)
+        return message
     role, content = message.get("role"), message.get("content")
-    if role not in _ROLES:
-        raise InvalidRequest(f"{place}.role must be one of {', '.join(_ROLES)}, not {role!r}", field=place)
-    if content is None and role != "assistant":
-        raise InvalidRequest(f"{place}.content is missing; give a text or a list of parts", field=place)
     kept = {name: value for name, value in message.items() if value is not None and name != "content"}
     if role in ("tool", "function"):
+        if content is None:
+            return kept
         parts = list(content) if isinstance(content, list | tuple) else [content]
         return {**kept, "content": "\n".join(each if isinstance(each, str) else _as_text(each) for each in parts)}
     kept.pop("tool_call_id", None)
@@ -197,17 +191,20 @@ def _message(message: object, place: str) -> dict[str, Any]:
 def _as_text(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise InvalidRequest(f"a tool's result must be text or JSON, not {_kind(value)}", field="messages") from None
 
 
-def _content(content: object, place: str) -> str | list[dict[str, Any]]:
+def _content(content: object, place: str) -> Any:
     if isinstance(content, str):
         return content
-    given: Sequence[object] = content if isinstance(content, list | tuple) else [content]
-    parts = [_part(each, place) for each in given]
-    if len(parts) == 1 and parts[0].get("type") == "text":
-        return str(parts[0]["text"])
+    place += ".content"
+    if not isinstance(content, list | tuple):
+        parts = [_part(content, place)]
+    else:
+        parts = [_part(each, f"{place}[{index}]") for index, each in enumerate(content)]
+    if len(parts) == 1 and parts[0].keys() == _TEXT_PART and isinstance(parts[0]["text"], str):
+        return parts[0]["text"]
     return parts
 
 
@@ -215,14 +212,12 @@ def _part(part: object, place: str) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping) or part.get("type") not in _PARTS:
-        shown = part.get("type") if isinstance(part, Mapping) else part
+        given = part.get("type") if isinstance(part, Mapping) else part
         raise InvalidRequest(
-            f"Unsupported message content part {shown!r:.80} in {place}; use a text, or an object whose type is "
+            f"Unsupported message content part {shown(given)} at {place}; use a text, or an object whose type is "
             f"one of {', '.join(_PARTS)}",
             field=place,
         )
-    if part["type"] == "text" and not isinstance(part.get("text"), str):
-        raise InvalidRequest(f"a text part in {place} has no text; give {{'type': 'text', 'text': ...}}", field=place)
     return dict(part)
 
 
@@ -253,7 +248,7 @@ def _tool_choice(choice: object, tools: Sequence[Any]) -> Any:
         if isinstance(choice.get("type"), str):
             return dict(choice)
     raise InvalidRequest(
-        f"tool_choice must be 'none', 'auto', 'required' or {{'name': ...}}, not {choice!r:.80}", field="tool_choice"
+        f"tool_choice must be 'none', 'auto', 'required' or {{'name': ...}}, not {shown(choice)}", field="tool_choice"
     )
 
 
@@ -295,11 +290,3 @@ def _response_format(explicit: object, schema: object) -> Any:
     if isinstance(schema.get("strict"), bool):
         described["strict"] = schema["strict"]
     return {"type": "json_schema", "json_schema": described}
-
-
-def _max_tokens(body: Mapping[str, Any]) -> None:
-    limit = body.get("max_tokens")
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise InvalidRequest(f"max_tokens must be a whole number of at least 1, not {limit!r:.80}", field="max_tokens")

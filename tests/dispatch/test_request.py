@@ -65,6 +65,17 @@ def test_a_single_text_part_becomes_plain_text() -> None:
     assert message(role="user", content=["a"])["content"] == "a"
 
 
+def test_a_single_text_part_that_says_more_than_its_text_stays_a_part() -> None:
+    part = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
+    assert message(role="user", content=[part])["content"] == [part]
+
+
+@pytest.mark.parametrize("kind", ["input_text", "input_image", "input_file", "input_video"])
+def test_parts_of_the_newer_names_are_kept(kind: str) -> None:
+    part = {"type": kind, kind: "a"}
+    assert message(role="user", content=[part])["content"] == [part]
+
+
 def test_several_parts_stay_parts() -> None:
     image = {"type": "image_url", "image_url": {"url": "x", "detail": "low"}}
     assert message(role="user", content=["a", image])["content"] == [{"type": "text", "text": "a"}, image]
