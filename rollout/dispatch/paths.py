@@ -5,81 +5,88 @@ gateway is told to retry nothing and to fall back to nothing: retries and the ca
 is asked for the usage of a stream, which OpenRouter always sends.
 
 What a caller says reaches OpenRouter alike on both paths. LiteLLM takes many fields for settings of its own (a base
-URL, a key, fields to leave out), so only those that it hands on stand at the top of its requests; the rest rides in
-`extra_body`, which it looks at no further and writes over everything else. A caller has no `extra_body` there.
+URL, a key, fields to leave out) and rewrites those that it understands (messages, tools, `stop`), so it is shown one
+word in place of the messages, and the whole body rides in `extra_body`. LiteLLM looks at no field in there, and
+writes them over everything else as the last thing it does. A caller has no `extra_body` there.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+from json import JSONEncoder
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from rollout.dispatch.extras import CASCADES, check_extras
+from rollout.dispatch.extras import CASCADES, at_no_cost
+from rollout.dispatch.shape import shown
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.flag import Path
-from rollout.domain.identity import FREE_SUFFIX
+from rollout.domain.identity import FREE_SUFFIX, is_free_id
 from rollout.settings import Upstreams
-from rollout.wire.chat import dump_json
 
 NO_PRICE: Final[Mapping[str, int]] = MappingProxyType({"prompt": 0, "completion": 0, "request": 0, "image": 0})
-_HANDED_ON: Final = frozenset(
+_KNOWN: Final = frozenset(
     {
+        "audio",
+        "cache_control",
+        "debug",
         "frequency_penalty",
+        "function_call",
+        "functions",
+        "image_config",
+        "include_reasoning",
         "logit_bias",
         "logprobs",
         "max_completion_tokens",
         "max_tokens",
+        "max_tool_calls",
         "messages",
-        "n",
-        "parallel_tool_calls",
-        "presence_penalty",
-        "response_format",
-        "seed",
-        "stop",
-        "stream",
-        "temperature",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "user",
-    }
-)
-"""Fields that LiteLLM hands on to OpenRouter as they are."""
-
-_KNOWN: Final = frozenset(
-    {
-        "audio",
-        "include_reasoning",
         "metadata",
         "min_p",
         "modalities",
         "models",
+        "n",
+        "parallel_tool_calls",
         "plugins",
         "prediction",
+        "presence_penalty",
         "prompt_cache_key",
         "provider",
         "reasoning",
         "reasoning_effort",
         "repetition_penalty",
+        "response_format",
         "route",
         "safety_identifier",
+        "seed",
         "service_tier",
         "session_id",
+        "stop",
         "store",
+        "stream",
         "stream_options",
+        "structured_outputs",
+        "temperature",
+        "tool_choice",
+        "tools",
         "top_a",
         "top_k",
+        "top_logprobs",
+        "top_p",
+        "trace",
         "transforms",
         "usage",
+        "user",
         "verbosity",
     }
 )
-"""Fields that OpenRouter's and OpenAI's documentation names beside those."""
+"""Fields that OpenRouter's and OpenAI's documentation names; LiteLLM refuses none of them in `extra_body`."""
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_SHOWN_TO_LITELLM: Final = ({"role": "user", "content": "extra_body"},)
+"""The messages that LiteLLM sees. It counts their tokens only if an answer does not say how many it used."""
+
 NOT_THE_CALLERS: Final = frozenset({"OPENROUTER_API_KEY", "LITELLM_MASTER_KEY", "cascade"})
 """Fields of an InvalidRequest that whoever runs this has to put right, not whoever sent the request."""
 
@@ -103,14 +110,13 @@ class Call(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A request's body in JSON, written once for all of its attempts, but for what an attempt says in its own way.
+    """A request's body in JSON, written once for all of its attempts, but for the model.
 
-    `rest` ends before its closing brace; `more` are the caller's fields that stand elsewhere on either path, `strange`
-    says whether there are any among them that nobody here knows.
+    `said` is what goes between the braces after the model, with a comma before it; `strange` says whether there are
+    fields in it that nobody here knows.
     """
 
-    rest: bytes
-    more: Mapping[str, Any]
+    said: bytes
     stream: bool
     strange: bool = False
 
@@ -118,19 +124,23 @@ class Written(NamedTuple):
 def write(body: Mapping[str, Any], *, free: bool = True) -> Written:
     """Write a request's body; fields nobody here knows are kept.
 
-    What stands under `model` is left out, and where it has to be `free`, other models to fall back to.
+    What stands under `model` is left out, and if the request has to be `free`, so are other models to fall back to;
+    it then carries the guard `max_price`, and the name of the free parser if it may hold a file. A lone surrogate is
+    no character and becomes U+FFFD: LiteLLM takes no body with one in it.
 
     Raises:
-        InvalidRequest: it cannot be said in JSON, or asks for something that costs.
+        InvalidRequest: it cannot be said in JSON, or asks for something that may cost.
     """
     if free:
-        check_extras(body)
-    if body.keys() <= _HANDED_ON:
-        return Written(_json(body)[:-1], _NOTHING, body.get("stream") is True)
-    left_out = {"model", *CASCADES} if free else {"model"}
-    rest = {name: value for name, value in body.items() if name in _HANDED_ON}
-    more = {name: value for name, value in body.items() if name not in _HANDED_ON and name not in left_out}
-    return Written(_json(rest)[:-1], more, body.get("stream") is True, not more.keys() <= _KNOWN)
+        body = at_no_cost(body)
+    guarded = free and body.get("provider") is None
+    own = _OWN if guarded else _LEFT_OUT if free else _MODEL
+    said = body if body.keys().isdisjoint(own) else {name: value for name, value in body.items() if name not in own}
+    if free and not guarded:
+        said = {**said, "provider": {**_preferences(said["provider"]), "max_price": dict(NO_PRICE)}}
+    inside = _json(said)[1:-1]
+    end = _GUARD if guarded else b""
+    return Written(b",%b%b" % (inside, end) if inside else end, body.get("stream") is True, not said.keys() <= _KNOWN)
 
 
 def call_for(
@@ -139,54 +149,64 @@ def call_for(
     """Return the call for a request on a path with a model.
 
     Raises:
-        InvalidRequest: the key is missing, the model is not free, or the caller's `provider` cannot be read.
+        InvalidRequest: the key is missing, or the model is not free.
     """
-    if not upstreams.allow_paid and not model.endswith(FREE_SUFFIX):
+    if not upstreams.allow_paid and not is_free_id(model):
         raise InvalidRequest(
-            f"{model!r} is not a free model (its id does not end in {FREE_SUFFIX!r}); take it out of the cascade, "
-            "or set ROLLOUT_ALLOW_PAID=1",
+            f"{model!r} is not a free model (its id does not end in {FREE_SUFFIX!r}, its only suffix); take it out "
+            "of the cascade, or set ROLLOUT_ALLOW_PAID=1",
             field="cascade",
         )
     url, headers = _route(path, upstreams, attribution)
-    if body.more:
-        own = _json(_own(path, model, body.more, stream=body.stream, free=not upstreams.allow_paid))
-    else:
-        own = _usual(path, model, body.stream, not upstreams.allow_paid)
-    return Call(url, headers, b"%b%b%b" % (body.rest, b"," if len(body.rest) > 1 else b"", own[1:]))
-
-
-def _own(path: Path, model: str, more: Mapping[str, Any], *, stream: bool, free: bool) -> dict[str, Any]:
-    """Return the fields of an attempt beside those that both paths take as they are."""
-    said = {**more, "provider": {**_provider(more), "max_price": dict(NO_PRICE)}} if free else dict(more)
     if path is Path.OPENROUTER:
-        return {**said, "model": model}
-    own = {"model": f"openrouter/{model}", "disable_fallbacks": True}
-    options = said.pop("stream_options", None)
-    if stream:
-        # otherwise the gateway drops the chunk that says what was used, and so the proof that it cost nothing
-        own["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
-    return {**own, "extra_body": said} if said else own
+        return Call(url, headers, b"%b%b}" % (_to_openrouter(model), body.said))
+    return Call(url, headers, b'%b,"extra_body":{%b}}' % (_to_litellm(model, body.stream), body.said[1:]))
 
 
 @lru_cache(maxsize=256)
-def _usual(path: Path, model: str, stream: bool, free: bool) -> bytes:  # noqa: FBT001 - a key of the cache
-    return _json(_own(path, model, _NOTHING, stream=stream, free=free))
+def _to_openrouter(model: str) -> bytes:
+    return _json({"model": model})[:-1]
+
+
+@lru_cache(maxsize=256)
+def _to_litellm(model: str, stream: bool) -> bytes:  # noqa: FBT001 - a key of the cache
+    own = {"model": f"openrouter/{model}", "messages": _SHOWN_TO_LITELLM, "stream": stream, "disable_fallbacks": True}
+    if stream:
+        # otherwise the gateway drops the chunk that says what was used, and so the proof that it cost nothing
+        own["stream_options"] = {"include_usage": True}
+    return _json(own)[:-1]
+
+
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # two characters in Python; what read JSON has joined them
+_REPLACED: Final = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+_encode: Final = JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
     try:
-        return dump_json(document)
+        text = _encode(document)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"the request cannot be said in JSON: {error}; use plain values") from None
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _PAIR.sub(_joined, text).translate(_REPLACED).encode()
 
 
-def _provider(more: Mapping[str, Any]) -> Mapping[str, Any]:
-    provider = more.get("provider")
-    if provider is None:
-        return {}
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+
+
+_GUARD: Final = b"," + _json({"provider": {"max_price": dict(NO_PRICE)}})[1:-1]
+_MODEL: Final = frozenset({"model"})
+_LEFT_OUT: Final = _MODEL | CASCADES
+_OWN: Final = _LEFT_OUT | {"provider"}
+
+
+def _preferences(provider: Any) -> Mapping[str, Any]:
     if not isinstance(provider, Mapping):
         raise InvalidRequest(
-            f"provider must be an object of OpenRouter's preferences, not {provider!r:.80}", field="provider"
+            f"provider must be an object of OpenRouter's preferences, not {shown(provider)}", field="provider"
         )
     return provider
 

@@ -23,7 +23,7 @@ from rollout.domain.errors import SendingFailed
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.failure import AttemptRecord, FailureKind
 from rollout.domain.flag import MAIN_FLAG, Path
-from rollout.domain.identity import FREE_SUFFIX
+from rollout.domain.identity import is_free_id
 from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit
 from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts, handing_over
@@ -303,7 +303,7 @@ class Sending:
 def _in_order(asked: str | None, cascade: tuple[str, ...], allow_paid: bool) -> Choice:  # noqa: FBT001 - a cache's key
     """Choose the models; without those that cannot be free, but all of them where none is, so that it is refused."""
     chosen = choose_models(asked, cascade)
-    free = chosen.models if allow_paid else tuple(each for each in chosen.models if each.endswith(FREE_SUFFIX))
+    free = chosen.models if allow_paid else tuple(filter(is_free_id, chosen.models))
     return chosen._replace(models=free or chosen.models)
 
 

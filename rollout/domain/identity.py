@@ -26,6 +26,14 @@ _FLAG_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9~][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*(:[a-z0-9-]+)?")
 
 
+def is_free_id(model: str) -> bool:
+    """Say whether a model's id says that it is free: `:free` is its only suffix, and no preset is named in it.
+
+    `a/b:online:free` or `a/b@preset/c:free` could ask for something beside the model that costs.
+    """
+    return model.endswith(FREE_SUFFIX) and model.count(":") == 1 and "@" not in model
+
+
 def _printable(text: object, *, field: str, longest: int, empty: bool) -> str:
     if not isinstance(text, str):
         raise InvalidValue(f"{field} must be text, not {text!r}", field=field)

@@ -156,7 +156,7 @@ def test_a_caller_names_no_model_of_its_own_by_extra_body(front: Front, upstream
         assert front.post(user, extra_body=extra).status_code == 200
     (gateway,), (direct,) = upstream.via_gateway, upstream.directly
     assert gateway.body["model"] == f"openrouter/{ALPHA}"
-    assert gateway.body["extra_body"].keys() == {"provider"}
+    assert gateway.body["extra_body"].keys() == {"messages", "provider"}
     assert direct.body["model"] == ALPHA
     for said in (gateway.body["extra_body"], direct.body):
         assert set(said["provider"]["max_price"].values()) == {0}
@@ -253,6 +253,29 @@ def test_what_the_caller_did_wrong_is_said_and_nothing_is_sent(
     assert response.status_code == status
     assert says in response.json()["error"]["message"]
     assert response.headers["x-should-retry"] == "false"
+    assert not upstream.calls
+
+
+@pytest.mark.parametrize("asks", [{"tools": [{"type": "mcp"}]}, {"plugins": {"id": "web"}}, {"preset": "a"}])
+def test_what_may_cost_is_refused_on_both_paths_and_nothing_is_sent(
+    front: Front, upstream: world.Upstream, client: world.FixedClient, asks: Any
+) -> None:
+    for user in ("on", "off"):
+        response = front.post(user, **asks)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, *asks)
+        assert "ROLLOUT_ALLOW_PAID" in response.json()["error"]["message"]
+    assert not upstream.calls
+    client.upstreams = world.upstreams_at(upstream.url, allow_paid=True)
+    assert [front.post(user, **asks).status_code for user in ("on", "off")] == [200, 200]
+
+
+def test_a_body_of_another_shape_is_refused_with_its_path_and_nothing_is_sent(
+    front: Front, upstream: world.Upstream
+) -> None:
+    for user in ("on", "off"):
+        error = front.post(user, messages=[{"role": "user", "content": 5}]).json()["error"]
+        assert error["param"] == "messages[0].content"
+        assert "a text or a list of parts, not 5" in error["message"]
     assert not upstream.calls
 
 

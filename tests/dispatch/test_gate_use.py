@@ -201,7 +201,8 @@ def test_the_gateway_is_asked_what_a_stream_used(call: Caller, upstream: world.U
     call(user="on", stream=True, stream_options={"x": 1})
     call(user="off", stream=True)
     call(user="on")
-    assert upstream.via_gateway[0].body["stream_options"] == {"x": 1, "include_usage": True}
+    assert upstream.via_gateway[0].body["stream_options"] == {"include_usage": True}
+    assert upstream.via_gateway[0].body["extra_body"]["stream_options"] == {"x": 1}
     assert "stream_options" not in upstream.via_gateway[1].body
     assert "stream_options" not in upstream.directly[0].body
 

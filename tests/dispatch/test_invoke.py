@@ -294,9 +294,23 @@ def test_what_is_not_set_up_is_said_and_nothing_is_sent(
     assert not upstream.calls
 
 
-def test_a_bad_request_is_refused_before_anything_is_sent(call: Caller, upstream: world.Upstream) -> None:
-    with pytest.raises(InvalidRequest):
-        call(user="on", toolChoice="required")
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"toolChoice": "required"}, "tool_choice"),
+        ({"n": "2"}, "n"),
+        ({"tools": [{"type": "mcp"}]}, "tools"),
+        ({"plugins": {"id": "web"}}, "plugins"),
+        ({"extra_body": {"preset": "a"}}, "preset"),
+    ],
+)
+@pytest.mark.parametrize("user", ["on", "off"])
+def test_a_bad_request_is_refused_before_anything_is_sent(
+    call: Caller, upstream: world.Upstream, user: str, wrong: Any, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        call(user=user, **wrong)
+    assert caught.value.field == field
     assert not upstream.calls
 
 
@@ -317,7 +331,7 @@ def test_who_is_asking_comes_from_the_argument_else_from_the_current_user(
     assert caller().decision.path is Path.LITELLM
     assert caller(user="off").decision.path is Path.OPENROUTER
     assert Caller(client, "sync")().decision.path is Path.OPENROUTER
-    assert "user" not in upstream.via_gateway[0].body
+    assert "user" not in upstream.via_gateway[0].body["extra_body"]
 
 
 def test_an_observer_that_fails_hurts_nobody(

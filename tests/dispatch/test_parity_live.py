@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from rollout.dispatch.classify import sentence
+from rollout.dispatch.extras import FREE_ENGINE
 from rollout.dispatch.parity import LOST_FROM_STREAMS, restore, restore_chunk, usage_is_estimated
 from rollout.dispatch.paths import NO_PRICE, call_for, write
 from rollout.dispatch.request import normalise
@@ -25,11 +26,11 @@ from rollout.gateway.supervise import Supervisor
 from rollout.resources import resource
 from rollout.settings import Upstreams
 from rollout.simulator import Fault, Kind, World, running
-from rollout.wire.chat import error_in
+from rollout.wire.chat import error_in, usage_in
+from tests.dispatch.bodies import HEJ, MODEL, UNCHANGED, WITH_A_FILE
 
 pytestmark = [pytest.mark.litellm, pytest.mark.processes]
 
-MODEL = "qwen/qwen3-coder:free"
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -47,16 +48,17 @@ class Both(NamedTuple):
     http: httpx.AsyncClient
     direct: str
     gateway: str
+    log: Path
 
     async def ask(self, **body: Any) -> tuple[httpx.Response, httpx.Response]:
-        document = {"model": MODEL, "messages": [{"role": "user", "content": "Hej"}], **body}
-        there = {"model": f"openrouter/{MODEL}", "disable_fallbacks": True, "stream_options": {"include_usage": True}}
-        if not body.get("stream"):
-            del there["stream_options"]
-        return (
-            await self.http.post(f"{self.direct}/chat/completions", json=document),
-            await self.http.post(f"{self.gateway}/v1/chat/completions", json={**document, **there}),
-        )
+        """Ask on both paths, with the calls that every request is sent with."""
+        upstreams = Upstreams(self.direct, "sk-or-simulated", self.gateway, "sk-master-simulated")
+        written = write({"messages": [HEJ], **body})
+        calls = [call_for(path, MODEL, written, upstreams) for path in (Route.OPENROUTER, Route.LITELLM)]
+        direct, gateway = [
+            await self.http.post(call.url, content=call.body, headers=dict(call.headers)) for call in calls
+        ]
+        return direct, gateway
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +101,10 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Both]:
             on_change=note,
         )
         task = asyncio.ensure_future(supervisor.run())
-        headers = {"Authorization": "Bearer sk-master-simulated", "x-litellm-num-retries": "0"}
         try:
-            async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as http:
+            async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
                 await asyncio.wait_for(healthy.wait(), 180)
-                yield Both(world, http, url, f"http://127.0.0.1:{port}")
+                yield Both(world, http, url, f"http://127.0.0.1:{port}", plan.log)
         finally:
             task.cancel()
             await asyncio.wait({task})
@@ -165,40 +166,63 @@ async def test_a_stream_has_one_shape_on_both_paths_but_for_what_is_lost(both: B
     assert estimate["usage"]["cost"] == used["usage"]["cost"] == 0
 
 
-HOSTILE: Any = {
-    "additional_drop_params": ["provider"],
-    "api_key": "sk-of-the-caller",
-    "custom_llm_provider": "openai",
-    "disable_fallbacks": False,
-    "drop_params": True,
-    "extra_headers": {"X-Title": "mine"},
-    "fallbacks": [{"model": "openai/gpt-5"}],
-    "metadata": {"team": "shop"},
-    "mock_response": "made up",
-    "models": ["openai/gpt-5"],
-    "num_retries": 5,
-    "timeout": -5,
-}
-WANTS: Any = {"reasoning": {"effort": "low"}, "transforms": ["middle-out"], "x_unknown": {"kept": [1, 2.5]}}
+async def arrived(both: Both, body: Any) -> tuple[Any, Any]:
+    """Return what reaches the upstream of a body, sent directly and through the gateway."""
+    asked = both.world.record.seen
+    answers = await both.ask(**body)
+    found = both.world.record.since(asked)
+    assert [each.via for each in found] == ["direct", "litellm"], [each.text for each in answers]
+    direct, gateway = (json.loads(each.body) for each in found)
+    return direct, gateway
+
+
+def is_as_said(direct: Any, gateway: Any, said: Any) -> bool:
+    """Say whether the two bodies are what was said; the gateway adds that it wants to know what was used."""
+    added = gateway.keys() - direct.keys()
+    assert added <= {"usage", "stream_options"}
+    return bool(direct == said) and {name: gateway[name] for name in direct} == said
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_whatever_a_caller_says_the_same_reaches_the_upstream_on_both_paths(both: Both, stream: bool) -> None:
-    extra = {"model": "openai/gpt-5", "provider": {"sort": "price", "max_price": {"prompt": 100}}}
-    said = normalise({"messages": [{"role": "user", "content": "Hej"}], **HOSTILE, **WANTS}, {"extra_body": extra})
-    body = write({**said.body, "stream": stream})
-    upstreams = Upstreams(both.direct, "sk-or-simulated", both.gateway.removesuffix("/v1"), "sk-master-simulated")
-    arrived = []
-    for path in (Route.OPENROUTER, Route.LITELLM):
-        call = call_for(path, MODEL, body, upstreams)
-        answer = await both.http.post(call.url, content=call.body, headers=dict(call.headers))
-        assert answer.status_code == 200
-        arrived.append(json.loads(list(both.world.record)[-1].body))
-    direct, gateway = ({**each, "usage": None, "stream_options": None} for each in arrived)
-    assert gateway == direct
-    assert direct["model"] == MODEL
-    assert direct["provider"] == {"sort": "price", "max_price": dict(NO_PRICE)}
-    assert direct.items() >= WANTS.items()
+@pytest.mark.parametrize("name", UNCHANGED)
+async def test_what_is_said_reaches_the_upstream_unchanged_on_both_paths(both: Both, name: str, stream: bool) -> None:
+    said = {**UNCHANGED[name], "stream": stream}
+    guarded = {**(said.get("provider") or {}), "max_price": dict(NO_PRICE)}
+    assert is_as_said(*await arrived(both, said), {**said, "model": MODEL, "provider": guarded})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", WITH_A_FILE)
+async def test_a_file_reaches_the_upstream_with_its_free_parser_on_both_paths(
+    both: Both, name: str, stream: bool
+) -> None:
+    said = {"messages": [WITH_A_FILE[name]], "stream": stream}
+    plugins = [{"id": "file-parser", "pdf": {"engine": FREE_ENGINE}}]
+    guard = {"max_price": dict(NO_PRICE)}
+    expected = {**said, "model": MODEL, "provider": guard, "plugins": plugins}
+    assert is_as_said(*await arrived(both, said), expected)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_lone_surrogate_becomes_the_replacement_character_on_both_paths(both: Both, stream: bool) -> None:
+    said = {"messages": [{"role": "user", "content": "a\ud800b\udc00 \ud83d\udc4b\udfff"}], "x\ud800": "\udbff"}
+    direct, gateway = await arrived(both, {**said, "stream": stream})
+    for body in (direct, gateway):
+        assert body["messages"][0]["content"] == "a\ufffdb\ufffd 👋\ufffd"
+        assert body["x\ufffd"] == "\ufffd"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_caller_says_in_extra_body_overrides_neither_the_model_nor_the_guard(
+    both: Both, stream: bool
+) -> None:
+    extra = {"model": "openai/gpt-5", "models": ["openai/gpt-5"], "provider": {"max_price": {"prompt": 100}}}
+    said = normalise({"messages": [HEJ], "stream": stream}, {"extra_body": extra})
+    for body in await arrived(both, said.body):
+        assert body["model"] == MODEL
+        assert body["provider"] == {"max_price": dict(NO_PRICE)}
+        assert body["stream"] is stream
+        assert "models" not in body
 
 
 @pytest.mark.parametrize("name", ["api_base", "base_url", "user_config", "model_list"])
@@ -210,6 +234,49 @@ async def test_what_litellm_allows_nobody_to_set_is_refused_there_and_never_obey
     answer = await both.http.post(call.url, content=call.body, headers=dict(call.headers))
     assert answer.status_code == 500
     assert len(list(both.world.record)) == asked
+
+
+async def test_what_is_billed_to_the_accounts_own_key_is_read_on_both_paths(both: Both) -> None:
+    both.world.script.play([Fault(Kind.BILLS_OWN_KEY, cost=0.25)])
+    for answer in await both.ask():
+        usage = usage_in(answer.json())
+        assert usage is not None
+        assert usage.cost == 0.25
+
+
+async def test_what_a_stream_bills_to_the_accounts_own_key_is_lost_at_the_gateway_alone(both: Both) -> None:
+    both.world.script.play([Fault(Kind.BILLS_OWN_KEY, cost=0.25)])
+    direct, gateway = [usage_in(chunks(answer)[-1]) for answer in await both.ask(stream=True)]
+    assert direct is not None
+    assert gateway is not None
+    assert "usage.cost_details" in LOST_FROM_STREAMS
+    assert (direct.cost, gateway.cost) == (0.25, 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_gateway_tells_the_tokens_that_the_upstream_counted_and_not_those_it_was_shown(
+    both: Both, stream: bool
+) -> None:
+    direct, gateway = [
+        usage_in(chunks(answer)[-1] if stream else answer.json())
+        for answer in await both.ask(messages=[{"role": "user", "content": "Hej " * 1000}], stream=stream)
+    ]
+    assert direct == gateway
+    assert direct is not None
+    assert direct.prompt_tokens == 1000
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_litellm_logs_nothing_of_what_is_said_and_nothing_of_what_is_answered(both: Both, stream: bool) -> None:
+    for kind in (None, Kind.ERROR_500, Kind.MID_STREAM_ERROR, Kind.TRUNCATED_JSON):
+        both.world.script.play([Fault(kind)] if kind else [])
+        await both.ask(
+            messages=[{"role": "user", "content": "unspeakable words"}], user="unspeakable-user", stream=stream
+        )
+    both.world.script.play([])
+    await both.ask(messages=[{"role": "user", "content": "unspeakable words"}], api_base="unspeakable-url")
+    assert both.log.stat().st_size > 0
+    assert "unspeakable" not in both.log.read_text()
 
 
 async def test_a_finish_reason_error_is_seen_through_the_gateway(both: Both) -> None:

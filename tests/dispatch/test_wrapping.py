@@ -82,7 +82,7 @@ def test_decided_for_the_gateway_we_send_however_the_old_function_is_called(
     result = wrap(function, dispatcher=lambda: dispatcher)(*args, **kwargs)
     assert isinstance(result, InvokeResult)
     assert result.decision.served_by is Path.LITELLM
-    assert upstream.via_gateway[0].body["messages"] == HEJ
+    assert upstream.via_gateway[0].body["extra_body"]["messages"] == HEJ
     assert not old.calls
 
 

@@ -108,6 +108,19 @@ async def test_a_stream_comes_byte_for_byte_on_either_path(
     assert [each.failure for each in asker.seen] == [None]
 
 
+@pytest.mark.parametrize("user", ["on", "off"])
+async def test_a_body_that_is_wrong_or_may_cost_is_refused_and_nothing_is_sent(
+    asker: Asker, upstream: world.Upstream, user: str
+) -> None:
+    for wrong, field in (
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"tools": [{"type": "mcp"}]}, "tools"),
+    ):
+        response = await asker.ask(user, **wrong)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, field)
+    assert not upstream.calls
+
+
 async def test_a_stream_is_handed_out_as_it_comes(asker: Asker, upstream: world.Upstream) -> None:
     first = world.chunk(ALPHA, {"content": "He"})
     upstream.direct = world.streams(first, then="silence")
