@@ -25,6 +25,10 @@ ANY_WILDCARD: Final = "openrouter/*"
 # The gateway's own guard, sent with every call: the upstream refuses what would cost anything.
 NOTHING_TO_PAY: Final[Mapping[str, int]] = {"prompt": 0, "completion": 0, "request": 0, "image": 0}
 
+# LiteLLM ends a stream after so many equal pieces in a row, 100 unless told otherwise: a table's line of dashes. Models
+# that repeat themselves for ever are stopped by their limit of tokens and by the shim's deadlines.
+EQUAL_PIECES: Final = 1_000_000_000
+
 _MODEL: Final = re.compile(r"[A-Za-z0-9][\w.~-]*/[A-Za-z0-9][\w.~-]*(:[a-z0-9-]+)?", re.ASCII)
 _LONGEST_MODEL: Final = 200
 
@@ -101,6 +105,7 @@ def gateway_config(
             "drop_params": True,
             "telemetry": False,
             "turn_off_message_logging": True,
+            "REPEATED_STREAMING_CHUNK_LIMIT": EQUAL_PIECES,
         },
         "general_settings": {
             "master_key": "os.environ/LITELLM_MASTER_KEY",

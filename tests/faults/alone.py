@@ -46,6 +46,7 @@ def by_itself(config: dict[str, Any]) -> None:
     """Configure LiteLLM as one would without us: its own retries, its own fallbacks, a time limit for each read."""
     config["router_settings"].update(num_retries=2)
     config["litellm_settings"].update(num_retries=2, request_timeout=READ_SECONDS)
+    del config["litellm_settings"]["REPEATED_STREAMING_CHUNK_LIMIT"]
     only = json.loads(json.dumps(config["model_list"][0])) | {"model_name": "only"}
     config["model_list"].append(only)
 

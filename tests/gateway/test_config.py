@@ -44,6 +44,11 @@ def test_the_shim_owns_retries_and_breakers_and_a_client_that_leaves_costs_nothi
     assert config["general_settings"]["background_health_checks"] is False
 
 
+def test_a_long_line_of_equal_pieces_ends_no_stream() -> None:
+    # what the real LiteLLM makes of it is tested where odd answers are
+    assert a_config()["litellm_settings"]["REPEATED_STREAMING_CHUNK_LIMIT"] > 1_000_000
+
+
 def test_every_entry_keeps_the_user_and_forbids_a_price() -> None:
     for entry in a_config()["model_list"]:
         params = entry["litellm_params"]
