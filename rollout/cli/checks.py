@@ -16,8 +16,9 @@ from rollout.client.killfile import KillFile
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import RolloutError
 from rollout.domain.share import percentage_text
-from rollout.gateway.pin import PYTHON_FLOOR, why_python_refused
+from rollout.gateway.pin import PYTHON_FLOOR, why_python_refused, why_unsupported
 from rollout.gateway.place import port_is_free
+from rollout.gateway.watch import RELEASE_PATH, key_header, release_in
 from rollout.settings import Settings
 
 _LATEST_CLOCK_SLIP: Final = timedelta(seconds=60)
@@ -169,13 +170,24 @@ def check_ports(settings: Settings, server: Mapping[str, Any] | None) -> list[Fi
 
 
 def check_installed(settings: Settings) -> Finding:
-    """Look whether LiteLLM's own environment is complete."""
+    """Look whether LiteLLM's own environment is complete, or which release a gateway is that is not ours."""
     if not settings.litellm_is_ours:
-        return Finding("litellm", Level.OK, "LITELLM_BASE_URL names a gateway that is not ours to install")
+        return _check_release(_release(settings))
     disk = on_disk(settings)
     if disk["installed"]:
         return Finding("litellm", Level.OK, f"installed in {disk['environment']}")
     return Finding("litellm", Level.WARN, f"not installed in {disk['environment']} yet; `rollout up` does that")
+
+
+def _check_release(release: str | None) -> Finding:
+    """Look at the release of a gateway that is not ours; None is one that did not say."""
+    if release is None:
+        said = "the gateway at LITELLM_BASE_URL does not say which LiteLLM it is; check LITELLM_MASTER_KEY"
+        return Finding("litellm", Level.WARN, said)
+    unsupported = why_unsupported(release)
+    if unsupported is not None:
+        return Finding("litellm", Level.WARN, unsupported)
+    return Finding("litellm", Level.OK, f"the gateway at LITELLM_BASE_URL is LiteLLM {release}")
 
 
 async def check_upstream(settings: Settings, cascade: Sequence[str], now: datetime) -> list[Finding]:
@@ -258,6 +270,17 @@ def _litellm_answers(address: str) -> bool:
         return httpx.get(f"{address}/health/liveliness", timeout=2.0, trust_env=False).is_success
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
+
+
+def _release(settings: Settings) -> str | None:
+    import httpx
+
+    upstreams = settings.upstreams
+    try:
+        address, headers = f"{upstreams.litellm_url}{RELEASE_PATH}", key_header(upstreams.litellm_key)
+        return release_in(httpx.get(address, headers=headers, timeout=2.0, trust_env=False))
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return None
 
 
 def _shown(url: str) -> str:

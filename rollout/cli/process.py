@@ -192,7 +192,8 @@ class Server:
         settings = self._settings
         if not self._is_ours:
             url = upstreams.litellm_url
-            return ExternalGateway(url, clock=time.time, sleep=asyncio.sleep, on_change=phases.heard)
+            key = upstreams.litellm_key
+            return ExternalGateway(url, clock=time.time, sleep=asyncio.sleep, key=key, on_change=phases.heard)
         data = settings.data_dir.absolute()
         assert upstreams.litellm_key is not None  # noqa: S101 - made above where it was not given
         plan = GatewayPlan(

@@ -49,6 +49,11 @@ class Opening:
         self.usage: Usage | None = None
         self.parser = EventParser()
 
+    @property
+    def release(self) -> str | None:
+        """Return which LiteLLM the gateway says that it is, None if it does not say or if this is the direct path."""
+        return self._headers.get("x-litellm-version")
+
     def feed(self, data: bytes, *, wall: float) -> Fault | None:
         """Take the next bytes; return what is wrong as soon as something is. Ask `committed` after each."""
         self.held += data

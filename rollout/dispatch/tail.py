@@ -44,6 +44,7 @@ class Tail:
         "_model",
         "_of_gateway",
         "_parser",
+        "_release",
         "_served",
         "done",
         "fault",
@@ -59,6 +60,7 @@ class Tail:
         self._model = model
         self._estimated = False
         self._parser = opening.parser
+        self._release = opening.release
         self._json = JsonShape() if wanted.json else None
         self._limited = wanted.limited
         self._served = False
@@ -112,7 +114,7 @@ class Tail:
         """Look at a chunk; `suspect` where the word error is in it, without which it holds none."""
         if "usage" in chunk and (usage := usage_in(chunk)) is not None:
             self.usage, self.moved = usage, True
-            self._estimated = self._of_gateway and usage_is_estimated(chunk)
+            self._estimated = self._of_gateway and usage_is_estimated(chunk, release=self._release)
         if suspect and (error := error_in(chunk)) is not None:
             self.fault = Fault(FailureKind.INTERRUPTED, sentence(error, "an error in the middle of a stream"))
             return

@@ -7,6 +7,8 @@ installing those runs their code; so a lock is refused before anything is fetche
 import re
 from typing import Final, NamedTuple
 
+from rollout.domain.release import STREAMS_SAY_COST, Release, parse_release
+
 # What litellm's own metadata says of the locked release (Requires-Python) and, at the lower end, what the lock
 # holds wheels for. Tested against the installed metadata.
 PYTHON_FLOOR: Final = (3, 11)
@@ -14,22 +16,25 @@ PYTHON_CEILING: Final = (3, 15)  # not itself
 
 _PIN: Final = re.compile(r"^litellm(?:\[[^\]]*\])?\s*==\s*([0-9][^\s;\\]*)", re.MULTILINE | re.IGNORECASE)
 _LOOSE: Final = re.compile(r"^litellm(?:\[[^\]]*\])?\s*(?!==)(?:[<>~!=@;\\\s]|$)", re.MULTILINE | re.IGNORECASE)
-_NUMBERS: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
 class BadRange(NamedTuple):
     """Releases `first` to `last`, both included, that must not be installed, and why."""
 
-    first: tuple[int, int, int]
-    last: tuple[int, int, int]
+    first: Release
+    last: Release
     why: str
 
 
 BAD_RELEASES: Final = (
-    BadRange((1, 82, 7), (1, 82, 8), "malicious: steals credentials when installed (PYSEC-2026-2)"),
-    BadRange((0, 0, 0), (1, 83, 9999), "authentication bypass and SQL injection (CVE-2026-49468, CVE-2026-42208)"),
-    BadRange((1, 97, 0), (1, 98, 9999), "streaming timeouts never fire"),
-    BadRange((1, 100, 0), (1, 100, 0), "takes all memory while a provider fails"),
+    BadRange(Release(1, 82, 7), Release(1, 82, 8), "malicious: steals credentials when installed (PYSEC-2026-2)"),
+    BadRange(
+        Release(0, 0, 0),
+        Release(1, 83, 9999),
+        "authentication bypass and SQL injection (CVE-2026-49468, CVE-2026-42208)",
+    ),
+    BadRange(Release(1, 97, 0), Release(1, 98, 9999), "streaming timeouts never fire"),
+    BadRange(Release(1, 100, 0), Release(1, 100, 0), "takes all memory while a provider fails"),
 )
 
 
@@ -49,13 +54,29 @@ def pinned_release(lock: str) -> str | None:
 
 def why_refused(release: str) -> str | None:
     """Return why a release of LiteLLM must not be installed, or None where it may be."""
-    numbers = _NUMBERS.match(release)
-    if numbers is None:
+    version = parse_release(release)
+    if version is None:
         return f"{release!r} is not a release number"
-    version = (int(numbers[1]), int(numbers[2]), int(numbers[3]))
-    for bad in BAD_RELEASES:
-        if bad.first <= version <= bad.last:
-            return bad.why
+    return next((bad.why for bad in BAD_RELEASES if bad.first <= version <= bad.last), None)
+
+
+def why_unsupported(release: str | None) -> str | None:
+    """Return what is wrong with a gateway that somebody else runs, as a sentence that says what to do, or None.
+
+    Args:
+        release: What the gateway says that it is, None if it does not say.
+    """
+    version = parse_release(release) if release else None
+    if version is None:
+        return None
+    advice = f"run LiteLLM {STREAMS_SAY_COST} or later there"
+    if (bad := why_refused(str(version))) is not None:
+        return f"the gateway runs LiteLLM {version}, which must not be used ({bad}); {advice}"
+    if version < STREAMS_SAY_COST:
+        return (
+            f"the gateway runs LiteLLM {version}, whose streams do not say what they cost: a stream that costs money, "
+            f"or breaks off behind the gateway, is not noticed; {advice}"
+        )
     return None
 
 

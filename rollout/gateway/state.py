@@ -51,6 +51,7 @@ class GatewayState:
         install: How far the installation is, once one began.
         last_error: Why it last ended, failed or did not answer.
         log: Where its output is.
+        release: Which LiteLLM a gateway that is not ours says that it is, None if it does not say.
     """
 
     phase: GatewayPhase
@@ -62,3 +63,4 @@ class GatewayState:
     install: InstallProgress | None = None
     last_error: str | None = None
     log: Path | None = None
+    release: str | None = None

@@ -1,11 +1,12 @@
 """A gateway as others see it: a state, and whether it answers. One that is not ours is only asked."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import httpx
 
+from rollout.domain.release import parse_release
 from rollout.gateway.plan import USUAL_PACE, Pace
 from rollout.gateway.state import TRANSITIONS, GatewayPhase, GatewayState
 
@@ -13,6 +14,11 @@ Sleep = Callable[[float], Awaitable[object]]
 OnChange = Callable[[GatewayState], None]
 
 _LIVENESS: Final = "/health/liveliness"  # no key, no quota
+RELEASE_PATH: Final = "/health/readiness/details"
+"""Where LiteLLM says which release it is; asks for the key, spends no quota."""
+
+_LOOKS_PER_RELEASE: Final = 60
+"""Questions for its health between two for its release, which changes with a restart that may go unnoticed."""
 
 
 class Gateway:
@@ -46,8 +52,23 @@ async def answers(http: httpx.AsyncClient) -> bool:
         return False
 
 
+def key_header(key: str | None) -> Mapping[str, str]:
+    """Return the header that carries the gateway's key, none if there is no key that can be sent."""
+    return {"Authorization": f"Bearer {key}"} if key and key.isascii() and key.isprintable() else {}
+
+
+def release_in(answer: httpx.Response) -> str | None:
+    """Return the release that an answer to `RELEASE_PATH` names, None if it names none."""
+    try:
+        said = answer.json() if answer.is_success else None
+    except ValueError:
+        return None
+    release = said.get("litellm_version") if isinstance(said, dict) else None
+    return release if isinstance(release, str) and parse_release(release) is not None else None
+
+
 class ExternalGateway(Gateway):
-    """A gateway somebody else runs (`LITELLM_BASE_URL`): asked for its liveness, otherwise left alone."""
+    """A gateway somebody else runs (`LITELLM_BASE_URL`): asked for its liveness and release, otherwise left alone."""
 
     def __init__(
         self,
@@ -55,11 +76,14 @@ class ExternalGateway(Gateway):
         *,
         clock: Callable[[], float],
         sleep: Sleep,
+        key: str | None = None,
         on_change: OnChange = lambda _: None,
         pace: Pace = USUAL_PACE,
     ) -> None:
         super().__init__(clock=clock, on_change=on_change)
         self._base_url = base_url
+        self._key = key
+        self._looks = 0
         self._sleep = sleep
         self._pace = pace
 
@@ -76,14 +100,26 @@ class ExternalGateway(Gateway):
                 base_url=self._base_url, trust_env=False, timeout=self._pace.answer_within
             ) as http:
                 while True:
-                    self._note(answered=await answers(http))
+                    answered = await answers(http)
+                    self._note(answered=answered, release=await self._release(http) if answered else None)
                     await self._sleep(self._pace.look)
         finally:
             self._enter(GatewayPhase.STOPPED, "the external gateway is no longer asked", answering=False)
 
-    def _note(self, *, answered: bool) -> None:
+    async def _release(self, http: httpx.AsyncClient) -> str | None:
+        """Ask for the release as soon as it answers and now and then; else return what was last said."""
+        self._looks += 1
+        if self._state.answering and self._looks % _LOOKS_PER_RELEASE:
+            return self._state.release
+        try:
+            return release_in(await http.get(RELEASE_PATH, headers=key_header(self._key)))
+        except httpx.HTTPError:
+            return self._state.release
+
+    def _note(self, *, answered: bool, release: str | None) -> None:
         if answered:
-            self._enter(GatewayPhase.EXTERNAL, "a gateway that is not ours answers", answering=True)
+            detail = "a gateway that is not ours answers" + (f" (LiteLLM {release})" if release else "")
+            self._enter(GatewayPhase.EXTERNAL, detail, answering=True, release=release)
         else:
             problem = "the gateway at LITELLM_BASE_URL does not answer; check that it runs and the address is right"
             self._enter(GatewayPhase.EXTERNAL, problem, answering=False, last_error=problem)

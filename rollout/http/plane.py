@@ -18,6 +18,7 @@ from rollout.domain.errors import StoreUnreachable
 from rollout.domain.flag import Path as Route
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
+from rollout.gateway.pin import why_unsupported
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.unwell import capped, resting
@@ -200,6 +201,8 @@ class Plane:
         gateway, upstream = self.gateway(), self.upstream()
         if not gateway.answering or gateway.phase is GatewayPhase.FAILED:
             problems.append(f"the gateway is not healthy ({gateway.detail})")
+        elif (unsupported := why_unsupported(gateway.release)) is not None:
+            problems.append(unsupported)
         if upstream.phase in {UpstreamPhase.UNREACHABLE, UpstreamPhase.KEY_MISSING, UpstreamPhase.KEY_REFUSED}:
             problems.append(f"the upstream is not usable ({upstream.detail})")
         cascade = self.published.cascade

@@ -9,8 +9,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -332,6 +334,36 @@ def test_the_doctor_names_what_is_set_here_and_what_is_taken(alone: Terminal, tm
     assert found["kill file"] == {"warn"}
     assert found["overrides"] == {"warn", "fail"}
     assert found["settings"] == found["port"] == found["gateway port"] == {"fail"}
+
+
+def test_the_doctor_names_the_release_of_a_gateway_that_is_not_ours(alone: Terminal) -> None:
+    class Foreign(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["Authorization"] == "Bearer sk-theirs"
+            self.send_response(200 if known or not self.path.endswith("details") else 401)
+            self.end_headers()
+            self.wfile.write(b'{"litellm_version": "1.84.0"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            there = alone.with_(LITELLM_BASE_URL=f"http://127.0.0.1:{server.server_address[1]}")
+            known = said_by_the_doctor(there.with_(LITELLM_MASTER_KEY="sk-theirs"), "litellm")
+            unknown = said_by_the_doctor(there.with_(LITELLM_MASTER_KEY="sk-another"), "litellm")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "LiteLLM 1.84.0, whose streams do not say what they cost" in known
+    assert "does not say which LiteLLM it is; check LITELLM_MASTER_KEY" in unknown
+
+
+def said_by_the_doctor(terminal: Terminal, check: str) -> str:
+    (found,) = [each["message"] for each in terminal.json("doctor")["findings"] if each["check"] == check]
+    return str(found)
 
 
 def without_a_port(terminal: Terminal) -> Terminal:

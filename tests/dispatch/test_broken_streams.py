@@ -149,3 +149,41 @@ async def test_a_caller_that_is_gone_before_the_head_closes_the_upstream_and_is_
         await front.ask("off", gone)
     assert front.upstream.closed
     assert [each.failure for each in front.seen] == [FailureKind.CANCELLED]
+
+
+@pytest.mark.parametrize(
+    ("release", "failure"),
+    [
+        ("1.84.0", None),  # it never says a cost
+        ("1.93.2", None),
+        ("1.94.0", FailureKind.TRUNCATED),  # it says one, so this end is made up
+        ("1.106.2", FailureKind.TRUNCATED),
+        (None, FailureKind.TRUNCATED),
+    ],
+)
+async def test_a_stream_without_a_cost_is_made_up_unless_its_gateway_is_too_old_to_say_one(
+    upstream: world.Upstream, release: str | None, failure: FailureKind | None
+) -> None:
+    used = b'data: {"id": "gen-1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n'
+    stop = world.chunk("m", {}, "stop") + used + b"data: [DONE]\n\n"
+    headers = [f"x-litellm-version: {release}"] if release else []
+
+    async def behave(call: world.Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(world.head(200, "text/event-stream", *headers))
+        writer.write(world.framed(WORD) + world.framed(stop) + b"0\r\n\r\n")
+
+    upstream.gateway = behave
+    client = world.FixedClient(world.upstreams_at(upstream.url))
+    seen: list[Exchange] = []
+    dispatcher = Dispatcher(client, gate=world.a_gate(), observe=seen.append)
+    stream: Any = await dispatcher.ainvoke(messages=HEJ, user="on", stream=True)
+    text = ""
+    try:
+        async for chunk in stream:
+            text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+    except UpstreamUnavailable:
+        pass
+    finally:
+        await dispatcher.aclose()
+    assert text == "He"
+    assert [exchange.failure for exchange in seen] == [failure]

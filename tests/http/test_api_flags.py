@@ -141,6 +141,17 @@ async def test_the_preflight_names_everything_that_is_in_the_way(world: World) -
     ]
 
 
+async def test_a_gateway_of_an_old_release_is_in_the_way_until_a_person_says_so(world: World) -> None:
+    world.gateway = GatewayState(GatewayPhase.EXTERNAL, "not ours", 0.0, answering=True, release="1.84.0")
+    async with world.client() as client:
+        problem = assert_problem(await _patch(client, 2, percentage=10), 409)
+        health = (await client.get("/health")).json()
+        forced = await _patch(client, 2, percentage=10, skip_preflight=True)
+    assert problem["problems"] == health["problems"]
+    assert "streams do not say what they cost" in problem["problems"][0]
+    assert forced.status_code == 200
+
+
 async def test_kill_and_restore_are_idempotent_and_never_stale(world: World) -> None:
     async with world.client(Role.OPERATOR) as client:
         stale = {"If-Match": '"1"'}
