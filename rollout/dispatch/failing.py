@@ -75,7 +75,7 @@ def _advice(fault: Fault, decision: Decision, upstreams: Upstreams) -> str:
             return f"; check {'LITELLM_MASTER_KEY' if last.path is Path.LITELLM else 'OPENROUTER_API_KEY'}"
         case FailureKind.PAYMENT_REQUIRED:
             return "; look at the credits and limits of the OpenRouter account"
-        case FailureKind.MODEL_GONE | FailureKind.NOT_FREE if fault.fits:
+        case FailureKind.MODEL_GONE | FailureKind.NOT_FREE:
             return f"; take {last.model!r} out of the cascade if it stays away"
         case _:
             pass

@@ -29,6 +29,7 @@ _FAILED: Final = Face(UpstreamUnavailable, 502, "upstream_error")
 _NOT_NOW: Final = Face(UpstreamUnavailable, 503, "upstream_error")
 _REFUSED: Final = Face(UpstreamRejected, 502, "upstream_error")
 _LIMITED: Final = Face(RateLimited, 429, "rate_limit_error")
+_WRONG: Final = Face(UpstreamRejected, 400, "invalid_request_error")
 FACES: Final[Mapping[FailureKind, Face]] = MappingProxyType(
     {
         FailureKind.UNREACHABLE: _FAILED,
@@ -40,6 +41,7 @@ FACES: Final[Mapping[FailureKind, Face]] = MappingProxyType(
         FailureKind.INVALID_JSON: _FAILED,
         FailureKind.INTERRUPTED: _FAILED,
         FailureKind.CANCELLED: _FAILED,
+        FailureKind.GATEWAY_ERROR: _FAILED,
         FailureKind.GATEWAY_COOLDOWN: _NOT_NOW,
         FailureKind.RESTING: _NOT_NOW,
         FailureKind.UNAUTHORIZED: _REFUSED,
@@ -51,7 +53,8 @@ FACES: Final[Mapping[FailureKind, Face]] = MappingProxyType(
         FailureKind.MINUTE_CAP: _LIMITED,
         FailureKind.DAY_CAP: _LIMITED,
         FailureKind.UPSTREAM_BUSY: _LIMITED,
-        FailureKind.REJECTED: Face(UpstreamRejected, 400, "invalid_request_error"),
+        FailureKind.REJECTED: _WRONG,
+        FailureKind.MODEL_REFUSED: _WRONG,
     }
 )
 
@@ -66,12 +69,9 @@ def http_status(kind: FailureKind, upstream_status: int | None, *, sent: bool = 
     """
     if not sent:
         return 429 if FACES[kind] is _LIMITED else 503
-    # a 401, 402 or 403, whatever it says of the request, would make the caller doubt its own key or account
-    if (
-        kind is FailureKind.REJECTED
-        and upstream_status is not None
-        and 400 <= upstream_status < 500
-        and upstream_status not in (401, 402, 403)
-    ):
-        return upstream_status
+    if FACES[kind] is _WRONG and upstream_status is not None and 400 <= upstream_status < 500:
+        # a 401, 402 or 403, whatever it says of the request, would make the caller doubt its own key or account, and
+        # the 404 of a model that refused would say that there is no such model
+        hidden = (401, 402, 403, 404) if kind is FailureKind.MODEL_REFUSED else (401, 402, 403)
+        return 400 if upstream_status in hidden else upstream_status
     return FACES[kind].status

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from math import isfinite
 from time import time
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rollout.dispatch.classify import Fault
 from rollout.dispatch.decision import Decision, Exchange
@@ -30,6 +30,7 @@ from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempt
 from rollout.settings import Upstreams
 from rollout.wire.chat import Usage
 
+_FAILED_BY_GATEWAY: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GATEWAY_ERROR})
 _LEFT = Fault(FailureKind.CANCELLED, "the caller left")
 
 
@@ -277,7 +278,7 @@ class Sending:
         elif fault.kind is FailureKind.CANCELLED:
             self.gate.release(permit)
         else:
-            if permit.path is Path.LITELLM and fault.kind is FailureKind.SERVER_ERROR and self._is_strange:
+            if permit.path is Path.LITELLM and fault.kind in _FAILED_BY_GATEWAY and self._is_strange:
                 fault = fault._replace(fits=False)  # LiteLLM answers 500 to fields that it allows nobody to set
             self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent)
 

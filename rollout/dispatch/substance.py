@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from rollout.dispatch.classify import Fault, sentence
+from rollout.dispatch.classify import Fault
+from rollout.dispatch.words import sentence
 from rollout.domain.failure import FailureKind
 from rollout.wire.chat import choices_in, error_of_choice, parse_json, serves
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from rollout.dispatch.classify import Fault, sentence
+from rollout.dispatch.classify import Fault, interrupted
 from rollout.dispatch.opening import Opening, parsed_chunk
 from rollout.dispatch.parity import restore_chunk, usage_is_estimated
 from rollout.dispatch.senders.seam import SendFault
@@ -116,7 +116,7 @@ class Tail:
             self.usage, self.moved = usage, True
             self._estimated = self._of_gateway and usage_is_estimated(chunk, release=self._release)
         if suspect and (error := error_in(chunk)) is not None:
-            self.fault = Fault(FailureKind.INTERRUPTED, sentence(error, "an error in the middle of a stream"))
+            self.fault = interrupted(Path.LITELLM if self._of_gateway else Path.OPENROUTER, error)
             return
         for choice in choices_in(chunk):
             if suspect and (failed := error_of_choice(choice)) is not None:

@@ -30,6 +30,8 @@ class FailureKind(StrEnum):
     NOT_FREE = "not_free"  # it would cost money, or has
     UNAUTHORIZED = "unauthorized"  # our key, never the caller's
     MODEL_GONE = "model_gone"
+    MODEL_REFUSED = "model_refused"  # this model, its provider or its region will not take this request; another may
+    GATEWAY_ERROR = "gateway_error"  # the gateway's own code failed on an answer that it had only to pass on
     REJECTED = "rejected"
     INTERRUPTED = "interrupted"  # after the caller already got something
     CANCELLED = "cancelled"  # the caller left
@@ -64,13 +66,23 @@ REACTIONS: Final[Mapping[FailureKind, Reaction]] = {
     _K.NOT_FREE: _R.NEXT_MODEL,
     _K.UNAUTHORIZED: _R.STOP,
     _K.MODEL_GONE: _R.NEXT_MODEL,
+    _K.MODEL_REFUSED: _R.NEXT_MODEL,
+    _K.GATEWAY_ERROR: _R.TRY_AGAIN,
     _K.REJECTED: _R.STOP,
     _K.INTERRUPTED: _R.STOP,
     _K.CANCELLED: _R.STOP,
 }
 
 GATEWAY_FAULTS: Final = frozenset(
-    {_K.UNREACHABLE, _K.TIMEOUT, _K.SERVER_ERROR, _K.NO_ANSWER, _K.UNAUTHORIZED, _K.GATEWAY_COOLDOWN}
+    {
+        _K.UNREACHABLE,
+        _K.TIMEOUT,
+        _K.SERVER_ERROR,
+        _K.NO_ANSWER,
+        _K.UNAUTHORIZED,
+        _K.GATEWAY_COOLDOWN,
+        _K.GATEWAY_ERROR,
+    }
 )
 """Kinds after which a request that the gateway did not serve goes direct. The gateway's 401 and 403 are ours,
 never the caller's: it was called with our key."""
@@ -93,6 +105,7 @@ PATH_LIVES: Final = frozenset(
         _K.PAYMENT_REQUIRED,
         _K.NOT_FREE,
         _K.MODEL_GONE,
+        _K.MODEL_REFUSED,
         _K.REJECTED,
     }
 )

@@ -30,6 +30,9 @@ class Kind(StrEnum):
     UNAUTHORIZED = "unauthorized"  # 401
     NOT_FOUND_FREE_VARIANT_ENDED = "not_found_free_variant_ended"  # 404 that suggests the paid twin
     NOT_FOUND_DATA_POLICY = "not_found_data_policy"  # 404 of the account's privacy switch
+    PROVIDER_REFUSED = "provider_refused"  # 400 with a provider's own words in its metadata
+    CONTEXT_TOO_LONG = "context_too_long"  # 400, longer than the model's context
+    REGION_RESTRICTED = "region_restricted"  # 403, the model is not for this region
     HANG = "hang"  # accepts, never answers
     HEADERS_THEN_SILENCE = "headers_then_silence"
     COMMENTS_FOREVER = "comments_forever"  # a keep-alive comment every `seconds`
@@ -46,6 +49,9 @@ class Kind(StrEnum):
     HTML_200 = "html_200"
     GARBAGE_LINES = "garbage_lines"
     GIANT_LINE = "giant_line"  # one line of `size_bytes`
+    ODD_FIRST_CHUNK = "odd_first_chunk"  # no `choices` in the first chunk of a stream, no `role` in a plain answer
+    ODD_LAST_CHUNK = "odd_last_chunk"  # streams only; the chunk with the usage says `"choices": null`
+    EQUAL_PIECES = "equal_pieces"  # 300 equal pieces before the answer, as of a line of dashes
     CUT_CONNECTION = "cut_connection"  # the socket closes in the middle
     COSTS_MONEY = "costs_money"  # usage.cost is `cost`
     BILLS_OWN_KEY = "bills_own_key"  # usage.cost is 0; `cost` is billed to the provider key of the account's own
@@ -70,7 +76,7 @@ _MAX_SAID_SECONDS: Final = 1e9
 _SAYS_SECONDS: Final = frozenset({Kind.ERROR_503_RETRY_AFTER, Kind.RATE_LIMIT_MINUTE, Kind.RATE_LIMIT_DAY})
 """Kinds whose `seconds` are not waited but said, however absurd."""
 _MAX_BYTES: Final = 256 * 1024 * 1024
-_STREAM_ONLY: Final = frozenset({Kind.NO_DONE})
+_STREAM_ONLY: Final = frozenset({Kind.NO_DONE, Kind.ODD_LAST_CHUNK})
 
 
 class FaultError(ValueError):

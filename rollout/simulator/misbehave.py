@@ -17,6 +17,7 @@ _MARK: Final = b'"content": "@@"'  # unescaped quotes: no id or text can hold it
 _BLOCK: Final = 64 * 1024
 _APART_SECONDS: Final = 0.15
 _PROVIDER_ERROR: Final = {"code": 502, "message": "Provider disconnected"}
+_EQUAL_PIECES: Final = 300  # LiteLLM gives up after 100
 _DEFAULT_LIMITS: Final = {Window.MINUTE: 20, Window.DAY: 50}
 _HTML_PAGE: Final = (
     b"<!DOCTYPE html><html><head><title>Checking your browser</title></head><body>One moment</body></html>"
@@ -76,6 +77,12 @@ def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> R
             return refusals.free_variant_ended(model)
         case Kind.NOT_FOUND_DATA_POLICY:
             return refusals.no_data_policy(model)
+        case Kind.PROVIDER_REFUSED:
+            return refusals.provider_refused(provider)
+        case Kind.CONTEXT_TOO_LONG:
+            return refusals.context_too_long(provider)
+        case Kind.REGION_RESTRICTED:
+            return refusals.region_restricted()
         case _:
             return None
 
@@ -255,6 +262,34 @@ async def _giant_line(scene: Scene) -> None:
     await scene.exchange.end(b'"' + tail + after)
 
 
+async def _odd_first_chunk(scene: Scene) -> None:
+    if not scene.stream:
+        await _plain(scene, lambda document: document["choices"][0]["message"].pop("role"))
+        return
+    chunks = Chunks(scene.answer)
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(chunks.event(service_tier="default"))
+    await _rest(scene.exchange, chunks)
+
+
+async def _odd_last_chunk(scene: Scene) -> None:
+    chunks = await _begin(scene)
+    last = chunks.event(choices=None, usage=scene.answer.usage)
+    await scene.exchange.end(b"".join(chunks.content()[1:]) + chunks.finish() + last + DONE)
+
+
+async def _equal_pieces(scene: Scene) -> None:
+    piece = "----"
+    if not scene.stream:
+        text = piece * _EQUAL_PIECES + (scene.answer.text or "")
+        await send_answer(scene.exchange, replace(scene.answer, text=text), stream=False)
+        return
+    chunks = Chunks(scene.answer)
+    await scene.exchange.start(200, scene.headers)
+    await scene.exchange.write(chunks.delta({"role": "assistant", "content": piece}) * _EQUAL_PIECES)
+    await _rest(scene.exchange, chunks)
+
+
 async def _cut_connection(scene: Scene) -> None:
     # Returning before the body's announced end makes the server close the socket.
     if scene.stream:
@@ -293,6 +328,9 @@ _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
     Kind.HTML_200: _html_200,
     Kind.GARBAGE_LINES: _garbage_lines,
     Kind.GIANT_LINE: _giant_line,
+    Kind.ODD_FIRST_CHUNK: _odd_first_chunk,
+    Kind.ODD_LAST_CHUNK: _odd_last_chunk,
+    Kind.EQUAL_PIECES: _equal_pieces,
     Kind.CUT_CONNECTION: _cut_connection,
     Kind.COSTS_MONEY: _costs_money,
     Kind.BILLS_OWN_KEY: _bills_own_key,

@@ -186,6 +186,34 @@ def no_data_policy(model: str) -> Refusal:
     )
 
 
+def provider_refused(provider: str) -> Refusal:
+    """400: the provider behind the model does not take this request, and says so in its own words."""
+    said = {
+        "error": {"code": 400, "message": "Developer instruction is not enabled for this model", "status": "INVALID"}
+    }
+    return _refusal(400, "Provider returned error", metadata={"raw": json.dumps(said), "provider_name": provider})
+
+
+def context_too_long(provider: str) -> Refusal:
+    """400: what is asked is longer than the model's context."""
+    return _refusal(
+        400,
+        "This endpoint's maximum context length is 8192 tokens. However, you requested about 9000 tokens. Please "
+        "reduce the length, or use the context-compression plugin to compress your prompt automatically.",
+        metadata={"provider_name": provider},
+    )
+
+
+def region_restricted() -> Refusal:
+    """403: the model is not for the region that the request comes from."""
+    funnel = [{"step": "Initial Endpoints", "endpoint_count": 1}]
+    return _refusal(
+        403,
+        "This model is not available in your region.",
+        metadata={"routing_funnel": funnel, "failed_routing_step": "Gate Endpoints with Geo Restrictions"},
+    )
+
+
 def withdrawn(model: str) -> Refusal:
     """404: the model was listed once and is gone."""
     if model.endswith(FREE_SUFFIX):

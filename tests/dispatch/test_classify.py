@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 
-from rollout.dispatch.classify import classify
+from rollout.dispatch.classify import classify, interrupted
+from rollout.dispatch.failures import http_status
 from rollout.dispatch.opening import Opening
-from rollout.domain.failure import FailureKind
+from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, PATH_FAULTS, PATH_LIVES, FailureKind
 from rollout.domain.flag import Path
+from tests.dispatch.openrouter_errors import SEEN, Seen
 
 GOOD = {"choices": [{"message": {"content": "Hej"}}]}
 NOON = 1_700_000_000.0
@@ -66,8 +68,12 @@ def test_what_the_gateway_answers_to_a_wrong_key_is_about_our_key() -> None:
     assert judged(400, error).kind is FailureKind.REJECTED
 
 
-def test_a_model_that_the_gateway_does_not_know_is_the_gateways_fault() -> None:
-    error = {"error": {"message": "Invalid model name passed in model=x"}}
+@pytest.mark.parametrize(
+    "message",
+    ["Invalid model name passed in model=x", "You passed in model=x. There are no healthy deployments for it"],
+)
+def test_a_model_that_the_gateway_does_not_know_is_the_gateways_fault(message: str) -> None:
+    error = {"error": {"message": message}}
     assert judged(400, error, path=Path.LITELLM).kind is FailureKind.SERVER_ERROR
 
 
@@ -121,7 +127,7 @@ TO_MIDNIGHT = 86_400 - NOON % 86_400
             FailureKind.NOT_FREE,
             None,
         ),
-        (404, {"message": "No endpoints found that support tool use."}, FailureKind.MODEL_GONE, None),
+        (404, {"message": "No endpoints found that support tool use."}, FailureKind.MODEL_REFUSED, None),
         (400, {"message": "a/b:free is not a valid model ID"}, FailureKind.MODEL_GONE, None),
         (400, {"message": "bad"}, FailureKind.REJECTED, None),
         (403, {"message": "requires moderation", "metadata": {"flagged_input": ""}}, FailureKind.REJECTED, None),
@@ -134,7 +140,6 @@ def test_what_an_upstream_means_is_read_on_both_paths(
     document = {"error": {"code": status, **error}} if path is Path.OPENROUTER else through_the_gateway(status, error)
     fault = judged(status, document, path=path)
     assert (fault.kind, fault.retry_after) == (kind, wait)
-    assert fault.fits is ("tool use" not in str(error))
 
 
 def test_the_sentences_of_a_model_that_is_gone_say_what_to_do_and_never_to_pay() -> None:
@@ -231,8 +236,185 @@ def test_an_answer_that_the_gateway_quotes_is_no_part_of_the_sentence(quoted: st
     assert "mine" not in fault.detail
 
 
-def opened(*pieces: Any, end: Any = False) -> Any:
-    opening = Opening(Path.OPENROUTER, {})
+@pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.name)
+def test_a_real_error_of_openrouter_is_counted_for_what_it_is_and_shown_in_its_words(seen: Seen) -> None:
+    fault = judged(seen.status, seen.document)
+    assert (fault.kind, seen.words in fault.detail) == (seen.kind, True), fault
+
+
+# measured with LiteLLM 1.106.2: how it names the errors of a status before it quotes OpenRouter's whole body
+WRAPPED = {
+    401: "litellm.AuthenticationError: AuthenticationError: OpenrouterException - ",
+    404: "litellm.NotFoundError: NotFoundError: OpenrouterException - ",
+    429: "litellm.RateLimitError: RateLimitError: OpenrouterException - ",
+}
+BY_HAND = (
+    "litellm.BadRequestError: OpenrouterException - ",
+    "litellm.ContextWindowExceededError: litellm.BadRequestError: ContextWindowExceededError: OpenrouterException - ",
+    "litellm.BadRequestError: OpenAIException - ",
+)
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.name)
+@pytest.mark.parametrize("before", [None, *BY_HAND])
+def test_a_real_error_of_openrouter_is_the_same_one_behind_the_gateway(seen: Seen, before: Any) -> None:
+    before = before or WRAPPED.get(seen.status, "litellm.APIError: APIError: OpenrouterException - ")
+    message = f"{before}{json.dumps(seen.document)}. Received Model Group=x\nAvailable Model Group Fallbacks=None"
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": str(seen.status)}
+    fault = judged(seen.status, {"error": error}, path=Path.LITELLM)
+    assert (fault.kind, seen.words in fault.detail) == (seen.kind, True), fault
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=lambda seen: seen.name)
+def test_a_real_error_of_openrouter_is_the_same_one_in_a_stream_on_both_paths(seen: Seen) -> None:
+    error = seen.document["error"]
+    words = f"Message: {error['message']}, Metadata: {error.get('metadata', {})}, User ID: "
+    told = {"message": f"litellm.APIError: APIError: OpenrouterException - {words}", "code": str(seen.status)}
+    _, direct = opened(event({"choices": [], "error": error}))
+    _, gateway = opened(event({"error": told}), path=Path.LITELLM)
+    assert (direct.kind, seen.words in direct.detail) == (seen.kind, True), direct
+    assert (gateway.kind, seen.words in gateway.detail) == (seen.kind, True), gateway
+
+
+@pytest.mark.parametrize("path", list(Path))
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Provider returned error",  # of an error inside HTTP 200 the gateway keeps nothing but this
+        "This endpoint's maximum context length is 40960 tokens. However, you requested about 42988 tokens",
+        "This model does not support image input",
+        "Unsupported parameter: 'max_tokens' is not supported with this model",
+        "Unsupported role: developer",
+        "Tool choice is not supported by this model",
+        "max_tokens is too large: 1048576. This model supports at most 131072 completion tokens",
+        "The input is too long for this model",
+        "Developer instruction is not enabled for models/x",
+        "Country, region, or territory not supported",
+    ],
+)
+def test_words_alone_tell_that_a_model_refuses(path: Path, message: str) -> None:
+    said = {"message": message if path is Path.OPENROUTER else f"litellm.BadRequestError: XException - {message}"}
+    assert judged(400, {"error": said}, path=path).kind is FailureKind.MODEL_REFUSED
+
+
+def test_a_model_that_refuses_speaks_neither_against_itself_nor_against_its_path() -> None:
+    for seen in SEEN:
+        if seen.kind is FailureKind.MODEL_REFUSED:
+            assert judged(seen.status, seen.document).blames(Path.LITELLM) is FailureKind.MODEL_REFUSED
+    assert FailureKind.MODEL_REFUSED in PATH_LIVES
+    assert FailureKind.MODEL_REFUSED not in MODEL_FAULTS | PATH_FAULTS
+
+
+@pytest.mark.parametrize(
+    ("upstream", "shown"), [(400, 400), (401, 400), (402, 400), (403, 400), (404, 400), (413, 413), (500, 400)]
+)
+def test_a_caller_is_shown_a_refusal_as_its_own_request_and_never_as_its_key(upstream: int, shown: int) -> None:
+    assert http_status(FailureKind.MODEL_REFUSED, upstream) == shown
+
+
+@pytest.mark.parametrize(
+    ("raw", "hidden"),
+    [
+        ("Incorrect API key provided: sk-proj-abcDEF123456. See the docs", "abcDEF"),
+        ("Authorization: Bearer abc.def-ghi123 is wrong", "def-ghi"),
+        ("key AIzaSyA1234567890abcdefgh is wrong", "SyA1234"),
+        ("for organization org-AbCdEf123456 on tokens per min", "AbCdEf"),
+        ("user_2xAbCdEfGhIjKl has no access", "2xAbCd"),
+        ("account_id: 123456789012 is not allowed", "123456789012"),
+        ("account 123456789012 is not authorized", "123456789012"),
+        ("{'user_id': 'someone-42', 'why': 'x'}", "someone-42"),
+        ("https://me:secret-pass@host.example/v1 did not answer", "secret-pass"),
+        ("https://host.example/v1?key=abc123&x=1 did not answer", "abc123"),
+        ("anna@example.com has no access", "anna@"),
+        ("see https://openrouter.ai/workspaces/default/keys/e9de15efe0312af0ee76de8f339e3f0b", "e9de15"),
+    ],
+)
+@pytest.mark.parametrize("path", list(Path))
+def test_a_providers_words_are_shown_without_keys_accounts_and_people(path: Path, raw: str, hidden: str) -> None:
+    error = {"message": "Provider returned error", "metadata": {"raw": raw, "provider_name": "P"}}
+    document = {"error": {"code": 400, **error}} if path is Path.OPENROUTER else through_the_gateway(400, error)
+    fault = judged(400, document, path=path)
+    assert fault.kind is FailureKind.MODEL_REFUSED
+    assert fault.detail.startswith("P: ")
+    assert "***" in fault.detail
+    assert hidden not in fault.detail
+
+
+def test_a_providers_words_are_bounded_however_they_are_wrapped() -> None:
+    raw: Any = "x" * 100_000
+    for _ in range(50):
+        raw = {"error": raw}
+    odd: list[Any] = [raw, json.dumps({"error": {"message": "y" * 100_000}}), [[]] * 10, {"a": 1}, 5, None, "{", ""]
+    for said in odd:
+        error = {"message": "Provider returned error", "metadata": {"raw": said, "provider_name": 5}}
+        assert 0 < len(judged(400, {"error": error}).detail) <= 501
+
+
+# measured with LiteLLM 1.106.2: what it says if its own code fails on an answer that others can read
+OWN_CODE = [
+    (400, "litellm.BadRequestError: OpenrouterException - KeyError: 'choices', Got unexpected response from "
+          "OpenRouter: {'id': 'gen-1', 'object': 'chat.completion.chunk'}"),
+    (400, "litellm.BadRequestError: OpenrouterException - KeyError: 'created', Got unexpected response from "
+          "OpenRouter: {'id': 'gen-1', 'choices': []}"),
+    (400, "Invalid request format: litellm.APIConnectionError: APIConnectionError: OpenrouterException - Invalid "
+          'response object Traceback (most recent call last):\n  File "x.py", line 1\nAttributeError: y'),
+    (400, "litellm.BadRequestError: BadRequestError: OpenrouterException - Error in response object"),
+    (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - 'NoneType' object is not iterable"),
+    (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - 'NoneType' object has no attribute "
+          "'get'"),
+    (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - string indices must be integers, "
+          "not 'str'"),
+    (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - Error parsing chunk: 1 validation "
+          "error for ModelResponseStream\nid\n  Input should be a valid string [type=string_type, input_value=5]"),
+    (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - Invalid response object"),
+    (500, "invalid literal for int() with base 10: 'server_error'"),
+    (500, "'>=' not supported between instances of 'str' and 'int'"),
+    (500, "litellm.InternalServerError: The model is repeating the same chunk = ---."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "message"), OWN_CODE)
+def test_what_the_gateways_own_code_fails_on_speaks_against_the_gateway_alone(status: int, message: str) -> None:
+    error = {"message": message, "type": None, "code": str(status)}
+    fault = judged(status, {"error": error}, path=Path.LITELLM)
+    assert fault.kind is FailureKind.GATEWAY_ERROR
+    assert "the gateway's own code" in fault.detail
+    assert "gen-1" not in fault.detail
+    assert opened(event({"error": error}), path=Path.LITELLM)[1].kind is FailureKind.GATEWAY_ERROR
+    assert judged(status, {"error": error}).kind is not FailureKind.GATEWAY_ERROR
+    late = interrupted(Path.LITELLM, error)
+    assert (late.kind, late.blames(Path.LITELLM)) == (FailureKind.INTERRUPTED, FailureKind.GATEWAY_ERROR)
+    assert FailureKind.GATEWAY_ERROR in GATEWAY_FAULTS & PATH_FAULTS - MODEL_FAULTS
+
+
+def test_an_upstreams_own_words_that_sound_like_code_are_not_the_gateways() -> None:
+    error = {"message": "Provider returned error", "metadata": {"raw": "'NoneType' object is not iterable"}}
+    fault = judged(400, through_the_gateway(400, error), path=Path.LITELLM)
+    assert (fault.kind, fault.detail) == (FailureKind.MODEL_REFUSED, "'NoneType' object is not iterable")
+    assert not interrupted(Path.LITELLM, through_the_gateway(502, error)["error"]).of_gateway
+
+
+def test_an_error_that_an_old_gateway_quotes_as_an_unexpected_answer_is_the_upstreams() -> None:
+    said: Any = {"error": {"message": "This endpoint's maximum context length is 8 tokens", "code": 400}}
+    message = (
+        f"litellm.BadRequestError: XException - KeyError: 'choices', Got unexpected response from OpenRouter: {said}"
+    )
+    fault = judged(400, {"error": {"message": message}}, path=Path.LITELLM)
+    assert (fault.kind, fault.detail) == (FailureKind.MODEL_REFUSED, said["error"]["message"])
+
+
+def test_a_400_of_the_gateway_that_names_no_reason_blames_nobody_and_lets_the_direct_path_tell() -> None:
+    message = "litellm.BadRequestError: BadRequestError: OpenrouterException - busy"
+    fault = judged(400, {"error": {"message": message}}, path=Path.LITELLM)
+    assert fault.kind in GATEWAY_FAULTS
+    assert fault.blames(Path.LITELLM) is FailureKind.REJECTED
+    own = {"message": "litellm.UnsupportedParamsError: openrouter does not support parameters: ['x']"}
+    fault = judged(400, {"error": own}, path=Path.LITELLM)
+    assert (fault.kind, fault.blames(Path.LITELLM)) == (FailureKind.GATEWAY_ERROR, FailureKind.REJECTED)
+
+
+def opened(*pieces: Any, end: Any = False, path: Path = Path.OPENROUTER) -> Any:
+    opening = Opening(path, {})
     fault = None
     for piece in pieces:
         fault = fault or opening.feed(piece, wall=NOON)

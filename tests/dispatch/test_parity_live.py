@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from rollout.dispatch.classify import sentence
 from rollout.dispatch.extras import FREE_ENGINE
 from rollout.dispatch.parity import LOST_FROM_STREAMS, restore, restore_chunk, usage_is_estimated
 from rollout.dispatch.paths import NO_PRICE, call_for, write
 from rollout.dispatch.request import normalise
+from rollout.dispatch.words import sentence
 from rollout.domain.flag import Path as Route
 from rollout.gateway.install import install
 from rollout.gateway.plan import GatewayPlan

@@ -53,9 +53,13 @@ def test_a_caller_who_leaves_and_a_refusal_of_ours_say_nothing_of_anybody() -> N
         assert not {FailureKind.CANCELLED, FailureKind.RESTING} & said
 
 
-def test_every_kind_that_asks_for_another_model_speaks_against_this_one_or_against_the_gateway() -> None:
+def test_every_kind_that_asks_for_another_model_speaks_against_something_but_for_a_model_that_refuses() -> None:
     moving = {kind for kind, reaction in REACTIONS.items() if reaction is Reaction.NEXT_MODEL}
-    assert moving <= MODEL_FAULTS | PATH_FAULTS
+    assert moving - (MODEL_FAULTS | PATH_FAULTS) == {FailureKind.MODEL_REFUSED}
+
+
+def test_an_error_of_the_gateways_own_code_speaks_against_the_gateway_and_no_model() -> None:
+    assert FailureKind.GATEWAY_ERROR in GATEWAY_FAULTS & PATH_FAULTS - PERHAPS_THE_MODEL - MODEL_FAULTS
 
 
 def test_only_the_accounts_minute_is_waited_for() -> None:

@@ -115,6 +115,24 @@ ROWS: Final[tuple[Row, ...]] = (
         of_first={"then": ("d2:ok", "g2:ok"), "note": "the paid twin it suggests is never asked"},
     ),
     *_moves_on("404, data policy", Kind.NOT_FOUND_DATA_POLICY, "model_gone", REJECTED, rescued=False),
+    *_moves_on(
+        "400, a provider's refusal", Kind.PROVIDER_REFUSED, "model_refused", REJECTED, rescued=False,
+        of_all={"note": "shown as 400, in the provider's words"},
+    ),
+    Row(
+        name="400, longer than the model's context",
+        kind=Kind.CONTEXT_TOO_LONG,
+        direct="d1:model_refused d2:ok",
+        gateway="g1:model_refused g2:ok",
+    ),
+    Row(
+        name="403, not in this region",
+        kind=Kind.REGION_RESTRICTED,
+        direct="d1:model_refused d2:ok",
+        gateway="g1:model_refused g2:ok",
+        then=("d1:model_refused d2:ok", "g1:model_refused g2:ok"),
+        note="it speaks neither against our key nor against the path",
+    ),
     Row(
         name="400, the request itself",
         asks="impossible",
@@ -265,6 +283,28 @@ ROWS: Final[tuple[Row, ...]] = (
         direct_stream=f"d1:interrupted -> part, {UNAVAILABLE}",
         gateway_stream="g1:ok",
         note="LiteLLM leaves such lines out, and the answer is whole",
+    ),
+    Row(
+        name="A first chunk without choices; a plain answer without a role",
+        kind=Kind.ODD_FIRST_CHUNK,
+        direct="d1:ok",
+        gateway="g1:gateway_error d1:ok",
+        note="LiteLLM's own code fails on it, and the direct path takes over",
+    ),
+    Row(
+        name="A last chunk whose choices are null",
+        kind=Kind.ODD_LAST_CHUNK,
+        direct="d1:ok",
+        gateway="g1:ok",
+        gateway_stream=f"g1:interrupted -> part, {UNAVAILABLE}",
+        note="LiteLLM's own code fails on it, which is counted against the gateway",
+    ),
+    Row(
+        name="300 equal pieces in a row",
+        kind=Kind.EQUAL_PIECES,
+        direct="d1:ok",
+        gateway="g1:ok",
+        note="LiteLLM breaks a stream off after 100, unless it is configured as here",
     ),
     Row(
         name="One line of 40 MiB",
