@@ -34,14 +34,15 @@ def may(parts: str = "", packages: str = "") -> Part:
 
 
 BELOW_HTTP: Final = (
-    "domain stats settings resources resilience wire store control client dispatch transports gateway middleware"
-    " telemetry simulator"
+    "domain stats network settings resources resilience wire store control client dispatch transports gateway"
+    " middleware telemetry simulator"
 )
 FLOORS: Final = {
     # ground
     "domain": may(packages="mmh3"),
     "stats": may(),
-    "settings": may(),
+    "network": may(packages="httpx certifi"),  # loaded when something connects
+    "settings": may("network"),
     "resources": may(),
     # 1
     "resilience": may("domain"),
@@ -49,12 +50,14 @@ FLOORS: Final = {
     "store": may("domain resources", "sqlalchemy alembic"),  # resources: where the migrations lie
     # 2
     "control": may("domain stats store"),
-    "client": may("domain wire resilience settings", "httpx openfeature"),
+    "client": may("domain wire resilience settings network", "httpx openfeature"),
     # 3
-    "dispatch": may("domain wire resilience client settings", "httpx httpcore aiohttp yarl"),  # settings: Upstreams
+    "dispatch": may(
+        "domain wire resilience client settings network", "httpx httpcore aiohttp yarl"
+    ),  # settings: Upstreams
     "transports": may("dispatch client", "httpx httpx2"),
     "middleware": may("domain client"),
-    "gateway": may("domain wire settings resources", "httpx yaml"),  # resources: where its lock lies
+    "gateway": may("domain wire settings network resources", "httpx yaml"),  # resources: where its lock lies
     # beside them
     "telemetry": may("domain stats wire"),
     "simulator": may("wire", "starlette uvicorn"),

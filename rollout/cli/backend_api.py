@@ -19,11 +19,10 @@ from rollout.domain.identity import check_user_id
 from rollout.domain.ledger import instant
 from rollout.domain.roles import Role
 from rollout.domain.share import percentage_of
+from rollout.network import Proxy, explain
 from rollout.settings import Settings
 
 TIMEOUT_SECONDS: Final = 30.0  # a verification walks the whole ledger
-
-_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _KINDS: Final[Mapping[int, type[errors.RolloutError]]] = {
     400: errors.InvalidRequest,
@@ -45,7 +44,7 @@ def open_api(settings: Settings, *, transport: httpx.BaseTransport | None = None
     Raises:
         NotSignedIn: ROLLOUT_TOKEN is not set, or cannot be sent.
     """
-    url = settings.url
+    url, network = settings.url, settings.upstreams.network
     assert url is not None  # noqa: S101 - the caller chose the API because it is set
     if settings.token is None:
         raise errors.NotSignedIn(
@@ -58,11 +57,9 @@ def open_api(settings: Settings, *, transport: httpx.BaseTransport | None = None
         base_url=url,
         headers={"Authorization": f"Bearer {settings.token}", "Accept": "application/json"},
         timeout=TIMEOUT_SECONDS,
-        transport=transport,
-        # a proxy for the internet has no business between a terminal and its own machine
-        trust_env=urlsplit(url).hostname not in _LOOPBACK,
+        **({"transport": transport} if transport is not None else network.httpx_options(url)),
     ) as http:
-        yield ApiBackend(http, without_credentials(url))
+        yield ApiBackend(http, without_credentials(url), network.proxy_for(url))
 
 
 def without_credentials(url: str) -> str:
@@ -74,8 +71,9 @@ def without_credentials(url: str) -> str:
 class ApiBackend:
     """Commands as requests; see `Backend`."""
 
-    def __init__(self, http: httpx.Client, address: str) -> None:
+    def __init__(self, http: httpx.Client, address: str, proxy: Proxy | None = None) -> None:
         self._http = http
+        self._proxy = proxy
         self.address = address
 
     def flags(self) -> list[Document]:
@@ -203,7 +201,7 @@ class ApiBackend:
             answer = self._http.request(method, path, content=content, params=params, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise errors.RolloutError(
-                f"the server at {self.address} does not answer ({type(error).__name__}); "
+                f"the server at {self.address} does not answer ({explain(error, self._proxy)}); "
                 "check that it runs, and ROLLOUT_URL"
             ) from error
         document = _document(answer)

@@ -280,6 +280,7 @@ class RolloutClient:
             # what lies on disk is a memory; what the server of this process said is what it follows
             allow_new_installation=self._source is not Source.SERVER,
             transport=self._transport,
+            network=self._settings.upstreams.network,
             clock=self._clock,
             monotonic=self._monotonic,
         )

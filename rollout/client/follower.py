@@ -19,6 +19,7 @@ from rollout.client.disk import DiskCopy
 from rollout.client.holder import Holder
 from rollout.client.status import Event, Progress
 from rollout.domain.errors import InvalidRequest
+from rollout.network import Network, explain
 from rollout.wire.snapshot import decode
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Follower:
         poll_interval: seconds between two questions while all is well.
         allow_new_installation: whether the first answer may be of another installation than the one held.
         transport: how httpx sends; its own where None.
+        network: through which proxy the control plane is reached, and which certificates are trusted.
         clock: seconds since the epoch.
         monotonic: a monotonic clock in seconds.
         chance: what the jitter is drawn from.
@@ -136,6 +138,7 @@ class Follower:
         poll_interval: float,
         allow_new_installation: bool,
         transport: httpx.BaseTransport | None,
+        network: Network,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         chance: random.Random | None = None,
@@ -146,6 +149,7 @@ class Follower:
         self._holder, self._progress, self._disk = holder, progress, disk
         self._interval, self._allow_new = poll_interval, allow_new_installation
         self._transport, self._clock, self._monotonic = transport, clock, monotonic
+        self._network = network
         self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._etag: str | None = None
         self._failures = 0
@@ -187,8 +191,10 @@ class Follower:
         headers = {"Accept": "application/json", "User-Agent": "rollout-client"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
-        # trust_env: the world comes in through arguments, and a proxy for the internet does not know this host
-        return httpx.Client(headers=headers, timeout=_TIMEOUT, transport=self._transport, trust_env=False)
+        options = self._network.httpx_options(self._url)
+        if self._transport is not None:
+            options = {"transport": self._transport}
+        return httpx.Client(headers=headers, timeout=_TIMEOUT, **options)
 
     def _step(self, http: httpx.Client) -> float:
         """Ask once and perform what follows; return seconds to wait."""
@@ -242,8 +248,9 @@ class Follower:
                 return Answer(200, body, response.headers.get("etag"))
         except httpx.TimeoutException:
             return Answer(None, failure=f"did not answer within {_TIMEOUT:g} s")
-        except httpx.ConnectError:
-            return Answer(None, failure="cannot be reached")
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            why = explain(error, self._network.proxy_for(self._url))
+            return Answer(None, failure=f"cannot be reached ({why})")
         except Exception as error:  # noqa: BLE001 - whatever it is, the next question may be answered
             # the message is left out: it may quote a header, and so the access token
             return Answer(None, failure=f"could not be asked ({type(error).__name__})")

@@ -117,12 +117,13 @@ class Dispatcher:
     def sender(self) -> Sender:
         """Return what sends synchronously; made when first asked for, so that nobody imports both libraries in vain."""
         # of many threads that come at once the first one's stays: what is in use is never replaced
-        return self._senders.get("own") or self._senders.setdefault("own", make_sender())
+        return self._senders.get("own") or self._senders.setdefault("own", make_sender(self.client.upstreams.network))
 
     @property
     def async_sender(self) -> AsyncSender:
         """Return what sends asynchronously; made when first asked for."""
-        return self._async_senders.get("own") or self._async_senders.setdefault("own", make_async_sender())
+        made = self._async_senders.get("own")
+        return made or self._async_senders.setdefault("own", make_async_sender(self.client.upstreams.network))
 
     def decide(self, user: object) -> Evaluation:
         """Evaluate the flag for a user, for the current one where None is named."""
@@ -251,7 +252,8 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         """Close what the running event loop holds open; `asyncio.run` does it by itself at its end."""
-        await self.async_sender.aclose()
+        if (made := self._async_senders.get("own")) is not None:
+            await made.aclose()
 
     def _plain(self, sending: Sending, verdict: Verdict, answer: Answer | None) -> InvokeResult:
         self.finish(sending, verdict.failure)

@@ -50,7 +50,10 @@ def ensure_master_key(path: Path) -> str:
     """
     known = _read_key(path)
     if known is not None:
-        path.chmod(0o600)
+        with contextlib.suppress(
+            OSError
+        ):  # a volume of somebody else's knows no modes, and its key is good all the same
+            path.chmod(0o600)
         return known
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600 from the start
@@ -60,10 +63,10 @@ def ensure_master_key(path: Path) -> str:
             file.flush()
             os.fsync(file.fileno())
         # A link fails where a file is: of two processes at first run one wins, and both read its key.
-        with contextlib.suppress(FileExistsError):
+        with contextlib.suppress(OSError):  # there is one already, or the volume knows no links
             os.link(name, path)
         known = _read_key(path)
-        if known is None:  # what lay there was no key: half written, or emptied
+        if known is None:  # no link was made, or what lay there was no key: half written, or emptied
             Path(name).replace(path)
             known = _read_key(path)
     finally:
@@ -83,7 +86,8 @@ def _read_key(path: Path) -> str | None:
 
 def _private(path: Path) -> IO[bytes]:
     file = open(path, "ab", opener=functools.partial(os.open, mode=0o600))  # noqa: SIM115 - its owner closes it
-    os.fchmod(file.fileno(), 0o600)  # one that was there before
+    with contextlib.suppress(OSError):  # not every volume knows modes
+        os.fchmod(file.fileno(), 0o600)  # one that was there before
     return file
 
 

@@ -4,25 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+from rollout.network import Network, read_network
 
 # Of our own environment LiteLLM gets these and no others: a DATABASE_URL, an AWS key or another provider's key
 # would change what it does.
-_HANDED_ON: Final = (
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-)
+_HANDED_ON: Final = ("HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _LOOPBACK: Final = "127.0.0.1,localhost,::1"
 
 _FIXED: Final[Mapping[str, str]] = {
@@ -83,6 +71,11 @@ class GatewayPlan:
         return self.folder / "litellm.yaml"
 
     @property
+    def certificates(self) -> Path | None:
+        """Return where the certificates are written that LiteLLM trusts, None if its upstream needs none."""
+        return self.folder / "litellm-ca.pem" if urlsplit(self.upstream_base_url).scheme == "https" else None
+
+    @property
     def log(self) -> Path:
         """Return where LiteLLM's output is kept."""
         return self.folder / "litellm.log"
@@ -131,16 +124,33 @@ def litellm_command(plan: GatewayPlan) -> Sequence[str]:
 
 def litellm_environment(plan: GatewayPlan, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment LiteLLM is started with; it holds the two keys."""
-    own = {name: environ[name] for name in _HANDED_ON if name in environ}
-    without_proxy = ",".join(filter(None, (environ.get("NO_PROXY") or environ.get("no_proxy"), _LOOPBACK)))
     return {
-        **own,
+        **{name: environ[name] for name in _HANDED_ON if name in environ},
+        **_connecting(plan, read_network(environ)),
         **_FIXED,
         "PATH": f"{plan.environment / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-        "NO_PROXY": without_proxy,
-        "no_proxy": without_proxy,
         "OPENROUTER_API_KEY": plan.upstream_key,
         "LITELLM_MASTER_KEY": plan.master_key,
         "OR_SITE_URL": plan.site_url,
         "OR_APP_NAME": plan.app_name,
     }
+
+
+def _connecting(plan: GatewayPlan, network: Network) -> dict[str, str]:
+    """Return the variables that make LiteLLM reach the upstream as our own requests on the direct path do.
+
+    The variables are not handed on as they are: LiteLLM knows no networks and no ports in NO_PROXY, and trusts
+    another list of certificates than the system's.
+    """
+    proxy, parts = network.proxy_for(plan.upstream_base_url), urlsplit(plan.upstream_base_url)
+    direct = [*network.direct, _LOOPBACK]
+    variables: dict[str, str] = {}
+    if proxy is not None:
+        variables = {f"{parts.scheme.upper()}_PROXY": proxy.url}
+    elif network.http is not None or network.https is not None:
+        direct.append(parts.hostname or "")
+    variables["NO_PROXY"] = ",".join(direct)
+    variables |= {name.lower(): value for name, value in variables.items()}
+    if plan.certificates is not None:
+        variables |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(plan.certificates.absolute()))
+    return variables

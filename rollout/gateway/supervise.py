@@ -23,6 +23,7 @@ from rollout.gateway.plan import USUAL_PACE, GatewayPlan, Pace, litellm_command,
 from rollout.gateway.progress import InstallProgress, Report
 from rollout.gateway.state import GatewayPhase
 from rollout.gateway.watch import Gateway, OnChange, Sleep, answers
+from rollout.network import read_network
 
 Command = Callable[[GatewayPlan], Sequence[str]]
 Install = Callable[[GatewayPlan, Mapping[str, str], Report, threading.Event], object]
@@ -172,6 +173,8 @@ class Supervisor(Gateway):
     def _cannot_start(self) -> str | None:
         try:
             write_config(self._plan.config, self._config)
+            if self._plan.certificates is not None:
+                write_config(self._plan.certificates, read_network(self._environ).certificates())
         except OSError as error:
             return f"LiteLLM's configuration cannot be written: {error.strerror or error} ({self._plan.config})"
         try:

@@ -18,6 +18,7 @@ import httpx
 
 from rollout.domain.cascade import ListedModel
 from rollout.domain.errors import InvalidRequest
+from rollout.network import DIRECT, Network, explain
 from rollout.wire.models import DailyUse, decode_key, decode_models
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,11 @@ class UpstreamWatch:
         on_key: Callable[[int | None, int | None], None] = lambda _used, _limit: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        network: Network = DIRECT,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._url = base_url
+        self._network = network
         self._key = key
         self._on_models = on_models
         self._on_key = on_key
@@ -94,12 +97,18 @@ class UpstreamWatch:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        # trust_env: the requests themselves go past a proxy of the environment, so these must too
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, transport=self._transport, trust_env=False) as http:
+        async with self.client() as http:
             while True:
                 await self.check(http)
                 settled = self._state.phase not in {UpstreamPhase.UNREACHABLE, UpstreamPhase.UNKNOWN}
                 await self._sleep(REFRESH_SECONDS if settled else RETRY_SECONDS)
+
+    def client(self) -> httpx.AsyncClient:
+        """Return a client that takes the way of the requests on the direct path, so that an answer proves it."""
+        options = self._network.httpx_options(self._url)
+        if self._transport is not None:
+            options["transport"] = self._transport
+        return httpx.AsyncClient(timeout=TIMEOUT_SECONDS, **options)
 
     async def check(self, http: httpx.AsyncClient) -> UpstreamState:
         """Ask once."""
@@ -113,7 +122,8 @@ class UpstreamWatch:
         except (httpx.InvalidURL, UnicodeError):  # the second: a host name that is no IDNA
             self._found(UpstreamPhase.UNREACHABLE, "the upstream's address is no URL: check OPENROUTER_BASE_URL")
         except httpx.HTTPError as error:
-            self._found(UpstreamPhase.UNREACHABLE, f"the upstream does not answer ({type(error).__name__})")
+            why = explain(error, self._network.proxy_for(self._url))
+            self._found(UpstreamPhase.UNREACHABLE, f"the upstream does not answer ({why})")
         except InvalidRequest as error:
             self._found(UpstreamPhase.UNREACHABLE, error.message)
         else:

@@ -9,6 +9,7 @@ import httpx
 from rollout.domain.release import parse_release
 from rollout.gateway.plan import USUAL_PACE, Pace
 from rollout.gateway.state import TRANSITIONS, GatewayPhase, GatewayState
+from rollout.network import DIRECT, Network, explain
 
 Sleep = Callable[[float], Awaitable[object]]
 OnChange = Callable[[GatewayState], None]
@@ -46,10 +47,18 @@ class Gateway:
 
 async def answers(http: httpx.AsyncClient) -> bool:
     """Tell whether a LiteLLM says that it lives; costs no quota and needs no key."""
+    return await _silence(http) is None
+
+
+async def _silence(http: httpx.AsyncClient) -> str | None:
+    """Return why a LiteLLM does not say that it lives, None if it does."""
     try:
-        return (await http.get(_LIVENESS)).is_success
-    except httpx.HTTPError:
-        return False
+        answer = await http.get(_LIVENESS)
+    except httpx.TimeoutException:
+        return "it took too long"
+    except httpx.HTTPError as error:
+        return explain(error)
+    return None if answer.is_success else f"it answered {answer.status_code}"
 
 
 def key_header(key: str | None) -> Mapping[str, str]:
@@ -79,11 +88,13 @@ class ExternalGateway(Gateway):
         key: str | None = None,
         on_change: OnChange = lambda _: None,
         pace: Pace = USUAL_PACE,
+        network: Network = DIRECT,
     ) -> None:
         super().__init__(clock=clock, on_change=on_change)
         self._base_url = base_url
         self._key = key
         self._looks = 0
+        self._network = network
         self._sleep = sleep
         self._pace = pace
 
@@ -97,11 +108,13 @@ class ExternalGateway(Gateway):
         self._enter(GatewayPhase.EXTERNAL, "a gateway that is not ours; it was not asked yet")
         try:
             async with httpx.AsyncClient(
-                base_url=self._base_url, trust_env=False, timeout=self._pace.answer_within
+                base_url=self._base_url,
+                timeout=self._pace.answer_within,
+                **self._network.httpx_options(self._base_url),
             ) as http:
                 while True:
-                    answered = await answers(http)
-                    self._note(answered=answered, release=await self._release(http) if answered else None)
+                    silence = await _silence(http)
+                    self._note(silence, release=await self._release(http) if silence is None else None)
                     await self._sleep(self._pace.look)
         finally:
             self._enter(GatewayPhase.STOPPED, "the external gateway is no longer asked", answering=False)
@@ -116,10 +129,13 @@ class ExternalGateway(Gateway):
         except httpx.HTTPError:
             return self._state.release
 
-    def _note(self, *, answered: bool, release: str | None) -> None:
-        if answered:
+    def _note(self, silence: str | None, *, release: str | None) -> None:
+        if silence is None:
             detail = "a gateway that is not ours answers" + (f" (LiteLLM {release})" if release else "")
             self._enter(GatewayPhase.EXTERNAL, detail, answering=True, release=release)
         else:
-            problem = "the gateway at LITELLM_BASE_URL does not answer; check that it runs and the address is right"
+            problem = (
+                f"the gateway at LITELLM_BASE_URL does not answer ({silence}); "
+                "check that it runs and the address is right"
+            )
             self._enter(GatewayPhase.EXTERNAL, problem, answering=False, last_error=problem)

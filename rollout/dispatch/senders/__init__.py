@@ -5,16 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from rollout.dispatch.senders.seam import AsyncSender, Sender
+from rollout.network import DIRECT, Network
 
 
-def make_sender() -> Sender:
+def make_sender(network: Network = DIRECT) -> Sender:
     """Return a synchronous sender; it opens nothing before its first call."""
     from rollout.dispatch.senders.sync_httpx import HttpxSender
 
-    return HttpxSender()
+    return HttpxSender(network=network)
 
 
-def make_async_sender() -> AsyncSender:
+def make_async_sender(network: Network = DIRECT) -> AsyncSender:
     """Return an asynchronous sender: aiohttp where it is installed, because httpx collapses under concurrency."""
     try:
         installed = find_spec("aiohttp") is not None
@@ -23,7 +24,7 @@ def make_async_sender() -> AsyncSender:
     if installed:
         from rollout.dispatch.senders.async_aiohttp import AiohttpSender
 
-        return AiohttpSender()
+        return AiohttpSender(network)
     from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
 
-    return AsyncHttpxSender()
+    return AsyncHttpxSender(network)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 from yarl import URL
@@ -13,14 +14,15 @@ from rollout.dispatch.paths import Call
 from rollout.dispatch.senders.per_loop import PerLoop
 from rollout.dispatch.senders.seam import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, MAX_ANSWER_BYTES, SendFault, too_long
 from rollout.domain.failure import FailureKind
+from rollout.network import DIRECT, Network, Proxy, explain, is_refused_by_proxy
 
 # deadlines are the caller's, over everything; aiohttp's own would only cut long answers short
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(network: Network) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=network.tls()),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=_TIMEOUT,
     )
@@ -30,20 +32,38 @@ async def _close(session: aiohttp.ClientSession) -> None:
     await session.close()
 
 
+def _let_go(session: aiohttp.ClientSession) -> None:
+    """Close a session whose loop is closed, its sockets too.
+
+    asyncio closes a socket on its loop, and warns of one that is left, so what the loop would have called is called
+    here: by its name inside asyncio and aiohttp, because there is no other way. Without that name the socket is
+    closed when it is collected.
+    """
+    idle = getattr(session.connector, "_conns", {})
+    transports = [protocol.transport for connections in idle.values() for protocol, _ in connections]
+    with suppress(StopIteration):
+        session.close().send(None)  # waits for nothing: it finds its loop closed
+    for transport in transports:
+        under = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        for each in filter(None, (transport, under)):
+            if (end := getattr(each, "_call_connection_lost", None)) is not None:
+                with suppress(Exception):
+                    end(None)
+
+
 @lru_cache(maxsize=16)
 def _url(text: str) -> URL:
     return URL(text)
 
 
-def _fault(error: Exception) -> SendFault:
+def _fault(error: Exception, proxy: Proxy | None = None) -> SendFault:
     if isinstance(error, aiohttp.ClientPayloadError):
         return SendFault(FailureKind.INTERRUPTED, "the connection was cut in the middle of the answer")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s", sent=False)
-    # never the error's own text where it could quote what was sent
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL)
-    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}", sent=sent)
+    # never the error's own text: it could quote what was sent
+    sent = not (isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL) or is_refused_by_proxy(error))
+    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {explain(error, proxy)}", sent=sent)
 
 
 class _Opened:
@@ -83,24 +103,56 @@ class _Opened:
         self._response.close()
 
 
+class _Way(NamedTuple):
+    """What a post to one URL is given: aiohttp's arguments, and headers beside the call's own."""
+
+    options: dict[str, Any]
+    headers: dict[str, str]
+
+
 class AiohttpSender:
     """An `AsyncSender` on aiohttp."""
 
-    def __init__(self) -> None:
-        self._sessions = PerLoop(_session, _close)
+    def __init__(self, network: Network = DIRECT) -> None:
+        self._network = network
+        self._ways: dict[str, _Way] = {}  # by URL; there are two
+        self._sessions = PerLoop(partial(_session, network), _close, _let_go)
 
     async def open(self, call: Call) -> _Opened:
         """Post a call and return once the head of its answer is there."""
         session = await self._sessions.get()
+        way = self._ways.get(call.url)
+        if way is None:
+            way = self._way(call.url)
         try:
-            response = await session.post(_url(call.url), data=call.body, headers=call.headers, allow_redirects=False)
+            headers = {**call.headers, **way.headers} if way.headers else call.headers
+            response = await session.post(
+                _url(call.url), data=call.body, headers=headers, allow_redirects=False, **way.options
+            )
         except TimeoutError as error:
             if isinstance(error, aiohttp.ClientError):
-                raise _fault(error) from None
+                raise self._failed(error, call) from None
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _fault(error) from None
+            raise self._failed(error, call) from None
         return _Opened(response)
+
+    def _way(self, url: str) -> _Way:
+        proxy, way = self._network.proxy_for(url), _Way({}, {})
+        if proxy is not None:
+            if proxy.problem is not None:
+                raise SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {proxy.problem}", sent=False)
+            way.options["proxy"] = proxy.address
+            if proxy.credentials is not None:
+                said = {"Proxy-Authorization": aiohttp.encode_basic_auth(*proxy.credentials)}
+                # a tunnel is asked for with headers of its own; a plain request carries them itself
+                way = _Way(way.options | {"proxy_headers": said}, {} if url.startswith("https:") else said)
+        if len(self._ways) < 100:
+            self._ways[url] = way
+        return way
+
+    def _failed(self, error: Exception, call: Call) -> SendFault:
+        return _fault(error, self._network.proxy_for(call.url))
 
     async def aclose(self) -> None:
         """Close this loop's session; the next call opens another."""

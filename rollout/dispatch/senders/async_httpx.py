@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 import httpx
 
@@ -10,15 +11,32 @@ from rollout.dispatch.paths import Call
 from rollout.dispatch.senders.per_loop import PerLoop
 from rollout.dispatch.senders.seam import KEEP_ALIVE_SECONDS, MAX_ANSWER_BYTES, too_long
 from rollout.dispatch.senders.sync_httpx import TIMEOUT, fault_of
+from rollout.network import DIRECT, Network
 
 
-def _client() -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE_SECONDS)
-    return httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, follow_redirects=False)
+class _Clients:
+    """The clients of one event loop: one for each way to the other side, because a client of httpx knows one."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._made: dict[str, httpx.AsyncClient] = {}
+
+    def towards(self, url: str) -> httpx.AsyncClient:
+        return self._made.get(url) or self._made.setdefault(url, self._open(url))
+
+    async def aclose(self) -> None:
+        for client in self._made.values():
+            await client.aclose()
+
+    def _open(self, url: str) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE_SECONDS)
+        return httpx.AsyncClient(
+            timeout=TIMEOUT, limits=limits, follow_redirects=False, **self._network.httpx_options(url)
+        )
 
 
-async def _close(client: httpx.AsyncClient) -> None:
-    await client.aclose()
+async def _close(clients: _Clients) -> None:
+    await clients.aclose()
 
 
 class _Opened:
@@ -56,17 +74,19 @@ class _Opened:
 class AsyncHttpxSender:
     """An `AsyncSender` on httpx."""
 
-    def __init__(self) -> None:
-        self._clients = PerLoop(_client, _close)
+    def __init__(self, network: Network = DIRECT) -> None:
+        self._network = network
+        self._clients = PerLoop(partial(_Clients, network), _close)
 
     async def open(self, call: Call) -> _Opened:
         """Post a call and return once the head of its answer is there."""
-        client = await self._clients.get()
+        clients = await self._clients.get()
         try:
+            client = clients.towards(call.url)
             request = client.build_request("POST", call.url, content=call.body, headers=dict(call.headers))
             response = await client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise fault_of(error, begun=False) from None
+            raise fault_of(error, begun=False, proxy=self._network.proxy_for(call.url)) from None
         return _Opened(response)
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -14,13 +15,21 @@ class PerLoop(Generic[_T]):
 
     The closing hangs on `loop.shutdown_asyncgens()`, which `asyncio.run`, `asyncio.Runner` and everything built
     on them call before they close a loop: an asynchronous generator that has begun is ended then, and its
-    `finally` still runs on the loop. Whoever closes a loop without that call awaits `aclose` first.
+    `finally` still runs on the loop. A loop that was closed without that call can run nothing any more: its thing
+    is let go of without it, when another loop opens one, when this object goes, or when the interpreter ends.
     """
 
-    def __init__(self, make: Callable[[], _T], close: Callable[[_T], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], _T],
+        close: Callable[[_T], Awaitable[None]],
+        let_go: Callable[[_T], None] = lambda _: None,
+    ) -> None:
         self._make = make
         self._close = close
+        self._let_go = let_go
         self._kept: dict[asyncio.AbstractEventLoop, tuple[_T, AsyncGenerator[None, None]]] = {}
+        weakref.finalize(self, _bury, self._kept, let_go)
 
     async def get(self) -> _T:
         """Return this loop's thing."""
@@ -28,16 +37,15 @@ class PerLoop(Generic[_T]):
         return kept[0] if kept is not None else await self._open()
 
     async def aclose(self) -> None:
-        """Close this loop's thing, if there is one."""
+        """Close this loop's thing, if there is one, and those of loops that are closed."""
+        _bury(self._kept, self._let_go)
         kept = self._kept.get(asyncio.get_running_loop())
         if kept is not None:
             await kept[1].aclose()
 
     async def _open(self) -> _T:
         loop = asyncio.get_running_loop()
-        for other in list(self._kept):  # loops that were closed without a word
-            if other.is_closed():
-                self._kept.pop(other, None)
+        _bury(self._kept, self._let_go)
         thing = self._make()
         keeper = self._keep(loop, thing)
         self._kept[loop] = (thing, keeper)
@@ -48,5 +56,14 @@ class PerLoop(Generic[_T]):
         try:
             yield
         finally:
-            self._kept.pop(loop, None)
-            await self._close(thing)
+            if self._kept.pop(loop, None) is not None:  # else it was let go of
+                await self._close(thing)
+
+
+def _bury(
+    kept: dict[asyncio.AbstractEventLoop, tuple[_T, AsyncGenerator[None, None]]], let_go: Callable[[_T], None]
+) -> None:
+    """Let go of what belongs to loops that are closed."""
+    for loop in list(kept):
+        if loop.is_closed() and (found := kept.pop(loop, None)) is not None:
+            let_go(found[0])

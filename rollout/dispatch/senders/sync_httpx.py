@@ -32,6 +32,7 @@ from rollout.dispatch.senders.seam import (
     too_long,
 )
 from rollout.domain.failure import FailureKind
+from rollout.network import DIRECT, Network, Proxy, explain, is_refused_by_proxy
 
 TIMEOUT: Final = httpx.Timeout(None, connect=CONNECT_SECONDS)
 _EXTENSIONS: Final = {"timeout": TIMEOUT.as_dict()}
@@ -52,19 +53,23 @@ def addresses_of(host: str, port: int) -> list[str]:
     return [socket.getnameinfo(each[4], numeric)[0] for each in found]
 
 
-def fault_of(error: Exception, *, begun: bool) -> SendFault:
-    """Return what httpx raised as a fault; `begun` where the answer's head was already there."""
+def fault_of(error: Exception, *, begun: bool, proxy: Proxy | None = None) -> SendFault:
+    """Return what httpx raised as a fault.
+
+    Args:
+        error: what was raised.
+        begun: whether the answer's head was already there.
+        proxy: what the request went through.
+    """
     if isinstance(error, httpx.ConnectTimeout):
         return SendFault(FailureKind.UNREACHABLE, f"no connection within {CONNECT_SECONDS:g} s", sent=False)
     if isinstance(error, httpx.TimeoutException):
         return too_late("the answer")
     if begun:
         return SendFault(FailureKind.INTERRUPTED, "the connection was cut in the middle of the answer")
-    # never the error's own text where it could quote what was sent
-    cause = error.__cause__.__cause__ if error.__cause__ is not None else None
-    reason = getattr(cause, "strerror", None) or type(error).__name__
-    sent = not isinstance(error, httpx.ConnectError | httpx.InvalidURL)
-    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {reason}", sent=sent)
+    # never the error's own text: it could quote what was sent
+    sent = not (isinstance(error, httpx.ConnectError | httpx.InvalidURL) or is_refused_by_proxy(error))
+    return SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {explain(error, proxy)}", sent=sent)
 
 
 class _Deadline(threading.local):
@@ -145,14 +150,21 @@ class _Backend(httpcore.NetworkBackend):
 class _Transport(httpx.HTTPTransport):
     """httpx's own transport over a pool whose sockets know the deadline."""
 
-    def __init__(self, deadline: _Deadline, resolve: Resolve) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_connections=None,
-            max_keepalive_connections=100,
-            keepalive_expiry=KEEP_ALIVE_SECONDS,
-            network_backend=_Backend(deadline, resolve),
-        )
+    def __init__(self, backend: _Backend, network: Network, proxy: Proxy | None) -> None:
+        options: dict[str, Any] = {
+            "ssl_context": network.tls(),
+            "max_connections": None,
+            "max_keepalive_connections": 100,
+            "keepalive_expiry": KEEP_ALIVE_SECONDS,
+            "network_backend": backend,
+        }
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(**options)
+            return
+        credentials = proxy.credentials
+        auth = None if credentials is None else (credentials[0].encode(), credentials[1].encode())
+        secured = network.tls() if proxy.url.startswith("https:") else None
+        self._pool = httpcore.HTTPProxy(proxy.address, auth, proxy_ssl_context=secured, **options)
 
 
 class _Opened:
@@ -193,10 +205,9 @@ class _Opened:
         self._response.close()
 
 
-def _close_own(transports: dict[int, _Transport]) -> None:
-    transport = transports.pop(os.getpid(), None)
-    if transport is not None:
-        transport.close()
+def _close_own(transports: dict[tuple[int, Proxy | None], _Transport]) -> None:
+    for key in [key for key in transports if key[0] == os.getpid()]:
+        transports.pop(key).close()
 
 
 @lru_cache(maxsize=16)
@@ -214,22 +225,23 @@ class HttpxSender:
 
     Args:
         resolve: names the addresses of a host.
+        network: through which proxy hosts are reached, and which certificates are trusted.
     """
 
-    def __init__(self, resolve: Resolve = addresses_of) -> None:
+    def __init__(self, resolve: Resolve = addresses_of, *, network: Network = DIRECT) -> None:
         self._deadline = _Deadline()
-        self._resolve = resolve
-        self._transports: dict[int, _Transport] = {}
+        self._backend = _Backend(self._deadline, resolve)
+        self._network = network
+        self._proxies: dict[str, Proxy | None] = {}  # by URL; there are two
+        self._transports: dict[tuple[int, Proxy | None], _Transport] = {}
         weakref.finalize(self, _close_own, self._transports)
 
     def open(self, call: Call, deadline: float) -> _Opened:
         """Post a call and return once the head of its answer is there."""
         if monotonic() >= deadline:
             raise too_late("the answer")
-        pid = os.getpid()
-        transport = self._transports.get(pid)
-        if transport is None:
-            transport = self._transports.setdefault(pid, _Transport(self._deadline, self._resolve))
+        proxy = self._proxy_for(call.url)
+        transport = self._transports.get((os.getpid(), proxy)) or self._made(proxy)
         self._deadline.at = deadline
         try:
             # the transport itself: a client around it would add cookies, redirects, proxies and a fifth of the time
@@ -242,9 +254,24 @@ class HttpxSender:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             if isinstance(error, httpx.ConnectTimeout) and monotonic() >= deadline:
                 raise too_late("the answer", sent=False) from None
-            raise fault_of(error, begun=False) from None
+            raise fault_of(error, begun=False, proxy=proxy) from None
         finally:
             self._deadline.at = inf
+
+    def _proxy_for(self, url: str) -> Proxy | None:
+        try:
+            return self._proxies[url]
+        except KeyError:
+            proxy = self._network.proxy_for(url)
+        if proxy is not None and proxy.problem is not None:
+            raise SendFault(FailureKind.UNREACHABLE, f"no answer from the other side: {proxy.problem}", sent=False)
+        if len(self._proxies) < 100:
+            self._proxies[url] = proxy
+        return proxy
+
+    def _made(self, proxy: Proxy | None) -> _Transport:
+        key = (os.getpid(), proxy)
+        return self._transports.setdefault(key, _Transport(self._backend, self._network, proxy))
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
