@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rollout.client import RolloutClient
     from rollout.client.user import user
     from rollout.dispatch.decision import Decision, Exchange, InvokeResult
-    from rollout.dispatch.invoke import ainvoke_llm, feature_flags, invoke_llm
+    from rollout.dispatch.invoke import aclose, ainvoke_llm, feature_flags, invoke_llm
     from rollout.dispatch.wrapping import wrap
     from rollout.domain.context import Context
     from rollout.domain.errors import (
@@ -39,6 +39,7 @@ __all__ = [
     "SendingFailed",
     "UpstreamRejected",
     "UpstreamUnavailable",
+    "aclose",
     "ainvoke_llm",
     "feature_flags",
     "invoke_llm",
@@ -52,6 +53,7 @@ _HOMES: Final = {
     "Exchange": "rollout.dispatch.decision",
     "InvokeResult": "rollout.dispatch.decision",
     "RolloutClient": "rollout.client",
+    "aclose": "rollout.dispatch.invoke",
     "ainvoke_llm": "rollout.dispatch.invoke",
     "feature_flags": "rollout.dispatch.invoke",
     "invoke_llm": "rollout.dispatch.invoke",

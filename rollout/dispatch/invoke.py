@@ -75,6 +75,17 @@ async def ainvoke_llm(params: Mapping[str, Any] | None = None, /, **keywords: An
     return await default_dispatcher().ainvoke(params, **keywords)
 
 
+async def aclose() -> None:
+    """Close the connections that the running event loop holds open.
+
+    `asyncio.run` and `asyncio.Runner` do it by themselves. Await it before you close a loop by hand; the next call
+    opens new connections.
+    """
+    made = _made.get("default")
+    if made is not None:
+        await made.aclose()
+
+
 def feature_flags(user: object = None) -> FeatureFlags:
     """Return `enableLiteLLM` and `litellmRolloutPercentage` for a user, for the current one where None is named."""
     return default_client().feature_flags(current_user() if user is None else user)

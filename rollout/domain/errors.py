@@ -14,6 +14,7 @@
     │   └── PreflightFailed       raising the share is not safe now (`.problems`)
     ├── NotSignedIn               no session and no access token, or not a valid one
     ├── NotAllowed                signed in, but the role does not reach
+    │   └── ForeignOrigin         a browser's change that did not come from our own pages
     └── StoreFailed               the database: unreachable, newer than the code, or written around the door
         ├── StoreUnreachable
         └── StoreNewer
@@ -36,6 +37,14 @@ class RolloutError(Exception):
     def message(self) -> str:
         """The sentence for people."""
         return str(self.args[0]) if self.args else type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy by what the error holds: its constructor may take other arguments than `args`."""
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[RolloutError], args: tuple[Any, ...]) -> RolloutError:
+    return kind.__new__(kind, *args)
 
 
 class InvalidRequest(RolloutError):
@@ -119,6 +128,10 @@ class NotSignedIn(RolloutError):
 
 class NotAllowed(RolloutError):
     """The caller is known, but its role does not reach this far."""
+
+
+class ForeignOrigin(NotAllowed):
+    """A browser sent a change that did not come from our own pages, or not from this session's."""
 
 
 class StoreFailed(RolloutError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from rollout.domain.bucketing import HASH_VERSION
 
@@ -65,6 +65,11 @@ class Flag:
     hash_version: int = HASH_VERSION
     revision: int = 0
     overrides: Mapping[str, Override] = field(default_factory=lambda: _NOBODY)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value: a mapping that is only read cannot be pickled itself."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +20,8 @@ from rollout.domain.errors import (
     StaleChange,
     StoreUnreachable,
 )
+from rollout.domain.failure import AttemptRecord, FailureKind
+from rollout.domain.flag import Flag, Path
 
 
 def drawn() -> dict[str, str]:
@@ -66,3 +72,39 @@ def test_refused_changes_carry_what_the_caller_needs_next() -> None:
     preflight = PreflightFailed(["one", "two"])
     assert preflight.problems == ("one", "two")
     assert "one; two" in preflight.message
+
+
+ATTEMPT = AttemptRecord(Path.LITELLM, "a/b:free", 503, FailureKind.SERVER_ERROR, 12.0)
+ARGUMENTS: dict[type[RolloutError], dict[str, Any]] = {
+    StaleChange: {"current": Flag("enableLiteLLM", "salt"), "seen": 2, "now": 3},
+    SendingFailed: {"attempts": [ATTEMPT], "status": 503, "retry_after": 1.5, "decision": ("a", 1)},
+    errors.InvalidRequest: {"field": "user"},
+}
+
+
+def tree(root: type[RolloutError] = RolloutError) -> Iterator[type[RolloutError]]:
+    yield root
+    for kind in root.__subclasses__():
+        if kind.__module__ == errors.__name__:
+            yield from tree(kind)
+
+
+def made(kind: type[RolloutError]) -> RolloutError:
+    if kind is PreflightFailed:
+        return PreflightFailed(["one", "two"])
+    return kind("the sentence", **next((ARGUMENTS[each] for each in kind.__mro__ if each in ARGUMENTS), {}))
+
+
+@pytest.mark.parametrize("again", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("kind", list(tree()))
+def test_every_error_survives_a_process_pool_and_a_copy(
+    kind: type[RolloutError], again: Callable[[RolloutError], RolloutError]
+) -> None:
+    error = made(kind)
+    error.attempts = (ATTEMPT,)
+    error.add_note("a note")
+    copied = again(error)
+    assert type(copied) is kind
+    assert (copied.message, str(copied), copied.args) == (error.message, str(error), error.args)
+    assert vars(copied) == vars(error)
+    assert copied.attempts == (ATTEMPT,)
