@@ -7,11 +7,14 @@ reported, never guessed: a `Problem` names the variable and what stands instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
+
+from rollout.network import DIRECT, Network, read_network
 
 DEFAULT_OPENROUTER: Final = "https://openrouter.ai/api/v1"
 DEFAULT_LITELLM_PORT: Final = 4000
@@ -37,7 +40,7 @@ class Upstreams:
     """Where the two paths lead, and within which limits. Base URLs carry no trailing slash; timeouts are in seconds.
 
     `litellm_url` ends before `/v1`; `openrouter_url` includes its `/api/v1`. The free requests are the account's;
-    0 is no limit of ours, None is asked from the upstream.
+    0 is no limit of ours, None is asked from the upstream. `network` says through which proxy they are reached.
     """
 
     openrouter_url: str = DEFAULT_OPENROUTER
@@ -51,6 +54,7 @@ class Upstreams:
     allow_paid: bool = False
     free_requests_per_minute: int = 20
     free_requests_per_day: int | None = None
+    network: Network = DIRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Settings:
 
     `litellm_url` and `openrouter_url` in `upstreams` are defaults where the variables are unset;
     `litellm_is_ours` and `openrouter_given` say which, and `port_given` the same of `port`. `problems` lists what
-    could not be read.
+    could not be read, `notes` what somebody else than a person set and is left aside.
     """
 
     upstreams: Upstreams = field(default_factory=Upstreams)
@@ -75,8 +79,10 @@ class Settings:
     port: int = 8080
     port_given: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     kill_file: Path = Path("data/kill")
     problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
 
 def read_switch(text: str) -> bool | None:
@@ -96,7 +102,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
 
     def read(name: str, parse: Callable[[str], _T], default: _T, needs: str) -> _T:
         text = given(environ, name)
-        if text is None:
+        if text is None or (parse in _PORTS and "://" in text):
             return default
         try:
             return parse(text)
@@ -121,6 +127,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         allow_paid=read("ROLLOUT_ALLOW_PAID", _switch, defaults.allow_paid, "yes or no"),
         free_requests_per_minute=read("ROLLOUT_FREE_REQUESTS_PER_MINUTE", _count, 20, "a whole number, 0 for none"),
         free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
+        network=read_network(environ),
     )
     data_dir = Path(given(environ, "ROLLOUT_DATA_DIR") or "data")
     return Settings(
@@ -135,11 +142,40 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         data_dir=data_dir,
         host=given(environ, "ROLLOUT_HOST") or "127.0.0.1",
         port=read("ROLLOUT_PORT", _port, 8080, "a port from 0 to 65535 (0 picks a free one)"),
-        port_given=given(environ, "ROLLOUT_PORT") is not None,
+        port_given="://" not in (given(environ, "ROLLOUT_PORT") or "://"),
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
         kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
-        problems=tuple(problems),
+        trusted_proxies=read(
+            "ROLLOUT_TRUSTED_PROXIES", _networks, (), "comma-separated addresses or networks such as 10.0.0.0/8"
+        ),
+        problems=(*problems, *_below_a_path(environ)),
+        notes=tuple(_injected(environ)),
     )
+
+
+def _injected(environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the ports that Kubernetes sets in every pod beside a Service of our name, such as `tcp://10.0.0.1:80`."""
+    for variable, service in (("ROLLOUT_PORT", "rollout"), ("LITELLM_PORT", "litellm")):
+        text = given(environ, variable)
+        if text is not None and "://" in text:
+            yield Problem(
+                variable,
+                f"is {text[:80]!r}, which Kubernetes sets for a Service named {service!r}; the default stands. "
+                "Set enableServiceLinks: false in the pod, or give the variable a port",
+            )
+
+
+def _below_a_path(environ: Mapping[str, str]) -> Iterator[Problem]:
+    text = given(environ, "ROLLOUT_ROOT_PATH")
+    if text is not None and text.strip("/"):
+        yield Problem(
+            "ROLLOUT_ROOT_PATH",
+            f"is {text[:80]!r}; the pages do not work below a path, they need a host name of their own. Unset it",
+        )
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -194,3 +230,4 @@ def _gateway_url(text: str) -> str:
 
 
 _URLS: Final = (_url, _gateway_url)
+_PORTS: Final = (_port, _fixed_port)

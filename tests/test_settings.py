@@ -203,3 +203,29 @@ def test_switches(text: str, said: bool | None) -> None:
 def test_a_value_is_trimmed_and_absent_when_empty() -> None:
     assert value_of({"A": " b "}, "A") == "b"
     assert value_of({"A": "  "}, "A") is value_of({}, "A") is None
+
+
+@pytest.mark.parametrize("variable", ["ROLLOUT_PORT", "LITELLM_PORT"])
+@pytest.mark.parametrize("value", ["tcp://10.0.0.1:8080", "udp://10.0.0.1:53", "tcp://[fd00::1]:8080"])
+def test_a_port_that_kubernetes_put_there_is_named_and_left_aside(variable: str, value: str) -> None:
+    injected = {f"{variable}_8080_TCP_ADDR": "10.0.0.1", f"{variable}_8080_TCP": value, variable: value}
+    settings = parse_settings(injected)
+    assert settings.problems == ()
+    assert (settings.port, settings.port_given, settings.litellm_port) == (8080, False, 4000)
+    (note,) = settings.notes
+    assert note.variable == variable
+    assert "Kubernetes" in note.message
+    assert value in note.message
+
+
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    settings = parse_settings({"ROLLOUT_TRUSTED_PROXIES": "10.0.0.1, 192.168.0.0/16,fd00::/8"})
+    assert [str(network) for network in settings.trusted_proxies] == ["10.0.0.1/32", "192.168.0.0/16", "fd00::/8"]
+    (problem,) = parse_settings({"ROLLOUT_TRUSTED_PROXIES": "proxy.example"}).problems
+    assert problem.variable == "ROLLOUT_TRUSTED_PROXIES"
+
+
+def test_a_path_to_be_served_below_is_refused_and_the_root_is_none() -> None:
+    (problem,) = parse_settings({"ROLLOUT_ROOT_PATH": "/rollout"}).problems
+    assert "need a host name of their own" in str(problem)
+    assert parse_settings({"ROLLOUT_ROOT_PATH": "/"}).problems == ()

@@ -15,6 +15,7 @@ import uvicorn
 from rollout.client.holder import Holder
 from rollout.domain.flag import Path
 from rollout.gateway.state import GatewayPhase, GatewayState
+from rollout.http.security import App
 from rollout.resilience.gate import LONGEST_REST, Gate
 from rollout.settings import Upstreams
 
@@ -43,6 +44,25 @@ class Uvicorn(uvicorn.Server):
         if self.should_exit and sig == signal.SIGINT:
             self.force_exit = True
         self.should_exit = True
+
+
+KEEP_ALIVE_SECONDS: Final = 90
+"""How long an idle connection stays open: longer than proxies keep one to us, so that they never send into one that
+is being closed. nginx keeps an upstream's for 60 s (`keepalive_timeout`), AWS's load balancer 60 s."""
+
+
+def server_config(app: App) -> uvicorn.Config:
+    """Return how an application is served."""
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # ROLLOUT_TRUSTED_PROXIES says whom to believe; uvicorn's own trusts loopback
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=5,
+    )
 
 
 _HANGS: Final = frozenset({GatewayPhase.UNWELL, GatewayPhase.FAILED})  # the second: another program has the port

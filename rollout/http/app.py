@@ -12,6 +12,7 @@ from rollout.domain.errors import RolloutError
 from rollout.http import health, pages, problems
 from rollout.http.api import access, audit, evaluation, flags, models
 from rollout.http.auth import Viewer
+from rollout.http.forwarded import Forwarded
 from rollout.http.plane import Plane
 from rollout.http.security import App, BrowserRules, HostCheck, Receive, Scope, Send, allowed_hosts
 from rollout.resources import resource
@@ -19,7 +20,9 @@ from rollout.resources import resource
 
 def create_app(plane: Plane) -> FastAPI:
     """Make the control plane's application, without the layers that `assemble` puts around it."""
-    app = FastAPI(title="rollout", version=health.VERSION, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="rollout", version=health.VERSION, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
     app.state.plane = plane
     for part in (flags, models, audit, evaluation, access, health):
         app.include_router(part.router)
@@ -54,4 +57,6 @@ def assemble(plane: Plane, completions: App) -> App:
         beside = scope["type"] == "http" and scope["path"].startswith("/v1/")
         await (completions if beside else control)(scope, receive, send)
 
-    return HostCheck(route, allowed_hosts(plane.settings))
+    checked = HostCheck(route, allowed_hosts(plane.settings))
+    trusted = plane.settings.trusted_proxies
+    return Forwarded(checked, trusted) if trusted else checked

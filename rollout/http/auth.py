@@ -12,15 +12,15 @@ import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
-from rollout.control.access import session_of
-from rollout.domain.errors import NotAllowed, NotSignedIn
+from rollout.control.access import TOKEN_PREFIX, session_of
+from rollout.domain.errors import ForeignOrigin, NotAllowed, NotSignedIn
 from rollout.domain.roles import Role
 from rollout.http.plane import Plane
+from rollout.http.security import is_origin_of
 
 COOKIE: Final = "rollout_session"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -66,15 +66,20 @@ def bearer(request: Request) -> str | None:
 
 def same_origin(request: Request) -> bool:
     """Say whether a browser's request comes from our own pages; one without an Origin is judged by Fetch Metadata."""
-    origin = request.headers.get("origin")
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin == "null":
+        # a page that sends no referrer says no origin either; only the browser itself knows that it is ours
+        return site == "same-origin"
     if origin is not None:
-        try:
-            place = urlsplit(origin).netloc.lower()
-        except ValueError:
-            return False
-        # an opaque origin (`null`) has no place, and must not match a request without a host
-        return bool(place) and place == request.headers.get("host", "").lower()
-    return request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+        return is_origin_of(origin, request.headers.get("host", "")) and site not in {"cross-site", "same-site"}
+    return site in {None, "same-origin", "none"}
+
+
+def where_from(request: Request) -> str:
+    """Say where a change came from and where it should have."""
+    seen = request.headers.get("origin") or request.headers.get("sec-fetch-site") or "no origin"
+    host = request.headers.get("host", "")
+    return f"the browser says {seen[:100]!r}, and these pages are at {host[:100]!r}"
 
 
 async def _csrf_given(request: Request) -> str:
@@ -91,13 +96,16 @@ async def caller_of(request: Request, plane: ThePlane) -> Caller:
 
     Raises:
         NotSignedIn: neither an access token nor a session that holds came along.
-        NotAllowed: a change came with a cookie from another site, or without the session's CSRF token.
+        ForeignOrigin: a change came with a cookie from another site, or without the session's CSRF token.
     """
     if (secret := bearer(request)) is not None:
         token = plane.token_of(secret)
-        if token is None:
+        if token is not None:
+            return Caller(f"token {token.name}", token.role)
+        # a proxy that signs people in may add a token of its own to a page's requests; a program's is always meant
+        foreign = not secret.startswith(TOKEN_PREFIX) and not request.url.path.startswith("/api/")
+        if not foreign or COOKIE not in request.cookies:
             raise NotSignedIn("this access token is not valid, or was revoked")
-        return Caller(f"token {token.name}", token.role)
     cookie = request.cookies.get(COOKIE)
     if cookie is None:
         raise NotSignedIn("sign in, or send an access token as `Authorization: Bearer …`")
@@ -105,9 +113,11 @@ async def caller_of(request: Request, plane: ThePlane) -> Caller:
     csrf = csrf_token(cookie)
     if request.method not in _SAFE:
         if not same_origin(request):
-            raise NotAllowed("this change came from another site; nothing was done")
+            raise ForeignOrigin(f"this change came from another site: {where_from(request)}. Nothing was done")
         if not hmac.compare_digest((await _csrf_given(request)).encode(), csrf.encode()):
-            raise NotAllowed("the form's token is missing or of another session; load the page again. Nothing was done")
+            raise ForeignOrigin(
+                "the form's token is missing or of another session; load the page again. Nothing was done"
+            )
     return Caller(session.name, session.role, csrf)
 
 

@@ -41,12 +41,14 @@ VERSION: Final = _version()
 
 
 @router.get("/livez")
+@router.head("/livez", include_in_schema=False)
 async def live() -> dict[str, str]:
     """Say that the process runs."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
+@router.head("/readyz", include_in_schema=False)
 async def ready(plane: ThePlane) -> JSONResponse:
     """Say whether changes can be made: 503 while the database cannot be reached."""
     problem = plane.database_problem

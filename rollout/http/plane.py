@@ -203,7 +203,8 @@ class Plane:
             problems.append(f"the gateway is not healthy ({gateway.detail})")
         elif (unsupported := why_unsupported(gateway.release)) is not None:
             problems.append(unsupported)
-        if upstream.phase in {UpstreamPhase.UNREACHABLE, UpstreamPhase.KEY_MISSING, UpstreamPhase.KEY_REFUSED}:
+        # asked as requests on the direct path are sent: until it answered, nothing proves the way back
+        if upstream.phase is not UpstreamPhase.OK:
             problems.append(f"the upstream is not usable ({upstream.detail})")
         cascade = self.published.cascade
         if not cascade.models:

@@ -25,6 +25,7 @@ STATUS: Final[tuple[tuple[type[errors.RolloutError], int, str], ...]] = (
     (errors.PreflightFailed, 409, "The preflight speaks against it"),
     (errors.ChangeRefused, 409, "The change was refused"),
     (errors.NotSignedIn, 401, "Sign in first"),
+    (errors.ForeignOrigin, 403, "That did not come from these pages"),
     (errors.NotAllowed, 403, "Your role does not reach that far"),
     (errors.StoreFailed, 503, "The database cannot be used"),
     (errors.RolloutError, 500, "Something went wrong"),
@@ -117,7 +118,10 @@ def answer_http_exception(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     titles = {404: "There is no such route", 405: "That method is not for this route"}
     title = titles.get(error.status_code, "That request cannot be served")
-    details = {404: "GET /api/v1/openapi.json lists the routes", 405: "the Allow header names those that are"}
+    details = {
+        404: "GET /api/v1/openapi.json lists the routes; they need a host name of their own, none works below a path",
+        405: "the Allow header names those that are",
+    }
     detail = details.get(error.status_code, str(error.detail))
     return problem_response(error.status_code, title, detail, headers=dict(error.headers or {}))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import IPv6Address
 from typing import Any, Final
 
 from rollout.settings import Settings
@@ -22,10 +23,15 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY: Final = 1 << 20
 """Bytes of a request to the control plane; the completions endpoint has its own limit."""
 
+_ORIGIN: Final = re.compile(r"(https?)://(\[[^\[\]]*\]|[^:/\[\]@?#]+)(?::([0-9]{1,5}))?")
 _HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _DIGITS: Final = 10  # of a Content-Length; Python refuses to read thousands of them
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_PROBES: Final = frozenset({"/livez", "/readyz"})
+"""Asked by the address of a pod; they hold nothing that a page on another site could want."""
+
+_SHOWN: Final = 5  # of the names a refusal lists
 _ANY: Final = frozenset({"", "0.0.0.0", "::", "[::]"})  # noqa: S104 - names compared with, nothing is bound here
 
 _HEADERS: Final = [
@@ -46,7 +52,7 @@ def allowed_hosts(settings: Settings) -> frozenset[str]:
     """Return the host names this process answers to, lower case and without ports."""
     bound = settings.host.lower()
     given = {bound, *settings.allowed_hosts} - _ANY
-    return LOOPBACK | {f"[{name}]" if name.count(":") > 1 and name[0] != "[" else host_name(name) for name in given}
+    return LOOPBACK | {host_name(f"[{name}]" if name.count(":") > 1 and name[0] != "[" else name) for name in given}
 
 
 class _Disconnected(Exception):
@@ -62,22 +68,24 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in _PROBES:
             host = next((value for name, value in scope["headers"] if name == b"host"), b"")
             if host not in self._seen:
                 name = host_name(host.decode("latin-1").lower())
                 if name not in self._hosts and "*" not in self._hosts:
-                    await _refuse(
-                        send,
-                        421,
-                        "This host is not answered here",
-                        f"{name[:100]!r} is not among the hosts this server answers to; "
-                        "add it to ROLLOUT_ALLOWED_HOSTS",
-                    )
+                    await refuse(send, 421, "This host is not answered here", self._unknown(name))
                     return
                 if len(self._seen) < 100:
                     self._seen.add(host)
         await self._app(scope, receive, send)
+
+    def _unknown(self, name: str) -> str:
+        known = sorted(self._hosts)
+        expected = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
+        return (
+            f"the request names the host {name[:80]!r}, which is not among the hosts this server answers to; "
+            f"add it to ROLLOUT_ALLOWED_HOSTS, or let the proxy in front keep the Host header. Known: {expected[:100]}"
+        )
 
 
 class BrowserRules:
@@ -96,7 +104,7 @@ class BrowserRules:
         except _Disconnected:
             return  # half a request is none: a kill or a restore works without a body too
         if body is None:
-            await _refuse(
+            await refuse(
                 send, 413, "That body is too large", f"a request may carry {MAX_BODY:,} bytes; nothing was done"
             )
             return
@@ -141,10 +149,38 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
 def host_name(host: str) -> str:
     """Return the name in a Host header, an IPv6 address in its brackets; the whole text where it is no such thing."""
     found = _HOST.fullmatch(host)
-    return found[1] if found else host
+    return _shortest(found[1]) if found else host
 
 
-async def _refuse(send: Send, status: int, title: str, detail: str) -> None:
+def _shortest(name: str) -> str:
+    """Return an IPv6 address in brackets in its shortest form, so that one address has one name."""
+    if not name.startswith("["):
+        return name
+    try:
+        return f"[{IPv6Address(name[1:-1])}]"
+    except ValueError:
+        return name
+
+
+def is_origin_of(origin: str, host: str) -> bool:
+    """Say whether an Origin header names the place that a Host header names.
+
+    A proxy may write out the port that the scheme has anyway, or leave any port out. Without a port only the name
+    can be compared; on loopback, where other programs have other ports of the same name, none means the scheme's own.
+    """
+    found = _ORIGIN.fullmatch(origin.lower())
+    here = _HOST.fullmatch(host.lower())
+    if found is None or here is None or not here[1] or _shortest(found[2]) != _shortest(here[1]):
+        return False
+    usual = "443" if found[1] == "https" else "80"
+    port = host.rpartition(":")[2] if host.lower() != here[1] else ""
+    if not port:
+        return _shortest(here[1]) not in LOOPBACK or (found[3] or usual) == usual
+    return (found[3] or usual) == port
+
+
+async def refuse(send: Send, status: int, title: str, detail: str) -> None:
+    """Answer a problem document with the headers every answer has."""
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
     headers = [
         (b"content-type", b"application/problem+json"),

@@ -38,14 +38,16 @@ ROUTES: list[tuple[str, str, str, object, Role]] = [
     ("POST", "/api/v1/breakers/reset", "/api/v1/breakers/reset", {"which": "quota"}, OPERATOR),
     ("GET", "/api/v1/tokens", "/api/v1/tokens", None, ADMIN),
     ("POST", "/api/v1/tokens", "/api/v1/tokens", {"name": "n", "role": "viewer"}, ADMIN),
-    ("DELETE", "/api/v1/tokens/{token_id}", "/api/v1/tokens/n", None, ADMIN),
+    ("DELETE", "/api/v1/tokens/{token_id:path}", "/api/v1/tokens/n", None, ADMIN),
     ("POST", "/api/v1/sign-in-links", "/api/v1/sign-in-links", {"name": "n", "role": "viewer"}, ADMIN),
 ]
 """Method, template, an address, a body, and the least role; in an order in which each works once."""
 
 OPEN = {
     ("GET", "/livez"),
+    ("HEAD", "/livez"),
     ("GET", "/readyz"),
+    ("HEAD", "/readyz"),
     ("GET", "/health"),
     ("GET", "/health/providers"),
     ("GET", "/sign-in"),

@@ -9,7 +9,17 @@ import httpx
 import pytest
 
 from rollout.domain.roles import Role
-from rollout.http.security import BrowserRules, HostCheck, Message, Receive, Scope, Send, allowed_hosts, host_name
+from rollout.http.security import (
+    BrowserRules,
+    HostCheck,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    allowed_hosts,
+    host_name,
+    is_origin_of,
+)
 from rollout.settings import Settings, parse_settings
 from tests.http.api_support import FLAG, World, a_world, assert_problem, bare_app
 
@@ -75,7 +85,7 @@ async def test_loopback_names_are_answered_with_any_port(calm: World, host: str)
 )
 async def test_a_host_that_is_not_ours_is_not_answered_on_any_route(calm: World, host: str) -> None:
     async with calm.client() as client:
-        for path in ("/livez", FLAG, "/v1/models", "/static/nix", "/sign-in"):
+        for path in ("/health", FLAG, "/v1/models", "/static/nix", "/sign-in"):
             problem = assert_problem(await client.get(path, headers={"Host": host}), 421)
             assert "ROLLOUT_ALLOWED_HOSTS" in problem["detail"]
             assert len(problem["detail"]) < 300
@@ -90,7 +100,7 @@ async def test_a_request_without_a_host_is_not_answered(world: World) -> None:
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    await world.app({"type": "http", "method": "GET", "path": "/livez", "headers": []}, receive, send)
+    await world.app({"type": "http", "method": "GET", "path": "/health", "headers": []}, receive, send)
     assert sent[0]["status"] == 421
 
 
@@ -118,7 +128,7 @@ async def test_the_names_answered_are_loopback_the_bound_one_and_those_given(
         async with world.client() as client:
             for host, status in [(name, 200) for name in answered] + [(name, 421) for name in refused]:
                 for _ in range(2):
-                    assert (await client.get("/livez", headers={"Host": host})).status_code == status, host
+                    assert (await client.get("/health", headers={"Host": host})).status_code == status, host
 
 
 async def test_every_answer_tells_browsers_what_they_may_do(world: World) -> None:
@@ -232,3 +242,41 @@ async def test_a_fault_of_ours_is_a_problem_that_tells_nothing(world: World, cap
     assert "secret" not in answer.text
     assert_problem(answer, 500)
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("host", ["10.1.2.3:8080", "[fd00::1]:8080", "evil.example", ""])
+async def test_probes_are_answered_whatever_host_they_ask(calm: World, path: str, method: str, host: str) -> None:
+    async with calm.client() as client:
+        assert (await client.request(method, path, headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "ours"),
+    [
+        ("https://flags.example", "flags.example", True),
+        ("https://flags.example", "flags.example:443", True),
+        ("https://flags.example:8443", "flags.example:8443", True),
+        ("https://flags.example:8443", "flags.example", True),
+        ("HTTPS://Flags.Example", "flags.example", True),
+        ("http://flags.example", "flags.example:80", True),
+        ("http://[0:0::1]:8080", "[::1]:8080", True),
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("http://127.0.0.1:9999", "127.0.0.1:8080", False),
+        ("http://localhost:9999", "localhost", False),
+        ("http://localhost", "localhost", True),
+        ("https://flags.example", "flags.example:8443", False),
+        ("https://flags.example:8443", "flags.example:8444", False),
+        ("https://evil.example", "flags.example", False),
+        ("https://flags.example.evil.example", "flags.example", False),
+        ("https://flags.example@evil.example", "flags.example", False),
+        ("null", "null", False),
+        ("null", "", False),
+        ("https://", "", False),
+        ("https://[", "[", False),
+        ("file://flags.example", "flags.example", False),
+    ],
+)
+def test_an_origin_is_ours_however_a_proxy_writes_the_port(origin: str, host: str, ours: bool) -> None:
+    assert is_origin_of(origin, host) is ours

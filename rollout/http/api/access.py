@@ -33,7 +33,7 @@ def create_token(body: TokenBody, plane: ThePlane, caller: Admin) -> JSONRespons
     return JSONResponse({**token_document(made.token), "access_token": made.secret}, 201)
 
 
-@router.delete("/tokens/{token_id}")
+@router.delete("/tokens/{token_id:path}")
 def revoke_token(token_id: str, plane: ThePlane, caller: Admin) -> dict[str, Any]:
     """Revoke an access token by id or name; idempotent."""
     control.revoke(plane.door, token_id, actor=caller.name)

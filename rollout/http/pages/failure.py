@@ -47,6 +47,10 @@ def page_error(request: Request, error: Exception) -> Response:
         return _to_sign_in(request)
     status, title, detail = _said(error)
     advice = _ADVICE.get(status, _ADVICE[400] if status < 500 else "The server's log says more.")
+    if status == 404 and request.url.path.lstrip("/").partition("/")[0] not in _PAGES:
+        advice += " Behind a proxy these pages need a host name of their own; they do not work below a path."
+    if isinstance(error, errors.ForeignOrigin):
+        advice = "Load the page again and repeat what you wanted. A proxy in front has to keep the Host header."
     if wants_fragment(request):
         headers = {"HX-Retarget": "#notice", "HX-Reswap": "innerHTML"}
         return plain(request, "problem.html", status=status, headers=headers, title=title, detail=detail, advice=advice)

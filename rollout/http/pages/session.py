@@ -13,8 +13,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from rollout.control.access import redeem, session_of, sign_out
-from rollout.domain.errors import NotAllowed, NotSignedIn
-from rollout.http.auth import COOKIE, Caller, ThePlane, caller_of, same_origin
+from rollout.domain.errors import ForeignOrigin, NotSignedIn
+from rollout.http.auth import COOKIE, Caller, ThePlane, caller_of, same_origin, where_from
 from rollout.http.pages.change import Field
 from rollout.http.pages.render import plain, see
 from rollout.http.plane import Plane
@@ -40,7 +40,7 @@ def show_sign_in(request: Request, next: str = "/", lost: str = "") -> Response:
 def post_sign_in(request: Request, plane: ThePlane, code: Field = "", next: Field = "/") -> Response:  # noqa: A002 - as above
     """Redeem a code; there is no session yet, so the request's origin is all there is to check."""
     if not same_origin(request):
-        raise NotAllowed("this sign-in came from another site; nobody was signed in")
+        raise ForeignOrigin(f"this sign-in came from another site: {where_from(request)}. Nobody was signed in")
     try:
         opened = redeem(plane.door, code.rpartition("#code=")[2])  # the whole link is as good as its code
     except NotSignedIn as error:

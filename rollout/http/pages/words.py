@@ -77,11 +77,11 @@ def parse_moment(text: str, *, field: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):  # the second: a zone carries it out of the calendar
         raise InvalidValue(
             f"{field} is {text[:40]!r} and needs a date and time such as 2026-12-01T09:00 (UTC)", field=field
         ) from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def percent(share: int) -> str:
