@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapp
 from typing import Any, Final
 
 from rollout.client.user import user, user_from_header
-from rollout.domain.evaluate import text_key
+from rollout.domain.identity import user_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -33,7 +33,7 @@ def user_of_scope(scope: Scope) -> str | None:
     if signed_in is not None and getattr(signed_in, "is_authenticated", False) is True:
         for name in ("username", "identity"):
             try:
-                who = text_key(getattr(signed_in, name, None))
+                who = user_id(getattr(signed_in, name, None))
             except NotImplementedError:  # Starlette's BaseUser leaves its properties to be filled in
                 continue
             if who:
@@ -52,7 +52,7 @@ def user_of_environ(environ: dict[str, Any]) -> str | None:
                 # WSGI hands bytes over as Latin-1 text (PEP 3333); the same user must read the same under ASGI
                 return user_from_header(who.encode("latin-1")) or None
             except UnicodeEncodeError:
-                return who.strip() or None
+                return user_id(who) or None
     return None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from rollout.domain.errors import InvalidValue
+from rollout.domain.identity import user_id
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import parse_percentage
 from rollout.settings import given, read_switch
@@ -51,7 +52,7 @@ def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
         killed=killed,
         enabled=enabled,
         share=share,
-        force_users=frozenset(name for part in environ.get(FORCE_USERS, "").split(",") if (name := part.strip())),
+        force_users=frozenset(name for part in environ.get(FORCE_USERS, "").split(",") if (name := user_id(part))),
         problems=tuple(problems),
     )
 

@@ -21,6 +21,7 @@ from rollout.client.killfile import KillFile
 from rollout.domain.context import Context
 from rollout.domain.evaluate import Decider, Evaluation, text_key, unknown_flag
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, BrokenFlag, Flag
+from rollout.domain.identity import user_id
 from rollout.domain.local import SILENT, LocalOverrides
 from rollout.domain.snapshot import Snapshot
 
@@ -118,7 +119,7 @@ class Holder:
                 who = who.targeting_key
             decider = (held.killed if kill_file.exists else held.deciders)[flag]
             at = held.confirmed_at
-            return decider.evaluate(who, now, None if at is None else now - at if now > at else 0.0)
+            return decider.evaluate(user_id(who), now, None if at is None else now - at if now > at else 0.0)
         except Exception:  # noqa: BLE001 - whatever object stands for a key: the direct path, never an exception
             return _elsewhere(held, flag)
 
@@ -131,7 +132,7 @@ class Holder:
                 kill_file.look(now)
             if type(who) is not str and isinstance(who, Context):
                 who = who.targeting_key
-            return (held.killed if kill_file.exists else held.deciders)[flag].is_on(who, now)
+            return (held.killed if kill_file.exists else held.deciders)[flag].is_on(user_id(who), now)
         except Exception:  # noqa: BLE001 - as above
             return False
 

@@ -12,7 +12,9 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final
 
-from rollout.domain.evaluate import text_key
+from rollout.domain.identity import user_from_header, user_id
+
+__all__ = ["current_user", "user", "user_from_header"]
 
 _current: Final[ContextVar[str]] = ContextVar("rollout_user", default="")
 
@@ -27,7 +29,7 @@ class user:  # noqa: N801 - read as a statement: `with user("user-42"):`
     __slots__ = ("_before", "_who")
 
     def __init__(self, who: object) -> None:
-        self._who = text_key(who)
+        self._who = user_id(who)
         self._before: list[Token[str]] = []  # a stack, so that one object may be entered twice
 
     def __enter__(self) -> str | None:
@@ -48,11 +50,3 @@ class user:  # noqa: N801 - read as a statement: `with user("user-42"):`
 def current_user() -> str | None:
     """Return who is asking here and now, None for nobody."""
     return _current.get() or None
-
-
-def user_from_header(value: bytes) -> str:
-    """Read a user's id as it stands in a header: UTF-8, else Latin-1, without surrounding blanks."""
-    try:
-        return value.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()

@@ -9,7 +9,7 @@ from typing import Any
 
 from rollout.domain.errors import InvalidValue, NotFound, PreflightFailed, StaleChange
 from rollout.domain.flag import Flag, Override, Variant
-from rollout.domain.identity import check_description, check_reason, check_user_id
+from rollout.domain.identity import check_description, check_reason, check_user_id, user_id
 from rollout.domain.ledger import Action, Personal, instant
 from rollout.store.door import Door, Writing
 from rollout.store.flags import put_override, read_flag, remove_override, update_flag
@@ -146,6 +146,8 @@ def unset_override(door: Door, key: str, user: str, *, actor: str, reason: str |
     reason = check_reason(reason)
     with door.writing() as writing:
         flag = read_flag(writing.connection, key)
+        if user not in flag.overrides:  # one that was stored before ids were trimmed is found by what it means
+            user = next((each for each in flag.overrides if user_id(each) == user_id(user)), user)
         before = flag.overrides.get(user)
         if before is None:
             raise NotFound(f"{user!r} is not forced on or off for {key}")

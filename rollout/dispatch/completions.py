@@ -14,15 +14,13 @@ from rollout.dispatch.decision import Decision
 from rollout.dispatch.failures import FACES, http_status
 from rollout.dispatch.parity import REWRITES_HEADER, STREAM_REWRITES
 from rollout.dispatch.paths import NOT_THE_CALLERS
-from rollout.dispatch.request import Request, checked_model, checked_stream, unpacked
+from rollout.dispatch.request import Request, checked_model, checked_stream, checked_user, unpacked
 from rollout.dispatch.shape import check_shape
 from rollout.domain.errors import InvalidRequest, SendingFailed
 from rollout.domain.failure import AttemptRecord, FailureKind
 from rollout.domain.flag import Path
+from rollout.domain.identity import user_from_header
 from rollout.wire.chat import dump_json, error_document, parse_json
-
-MAX_USER: Final = 1024
-"""Characters of a user id in a request; longer ones are mistakes."""
 
 STREAM_HEADERS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
@@ -108,23 +106,21 @@ def asked(headers: Mapping[bytes, bytes], body: Any) -> Request:
 
 def _user(headers: Mapping[bytes, bytes], body: Mapping[str, Any]) -> str | None:
     given = headers.get(b"x-rollout-user")
-    if given is not None:
-        try:
-            user, name = given.decode("utf-8"), "X-Rollout-User"
-        except UnicodeDecodeError:
-            raise Refused(400, "X-Rollout-User is not UTF-8; send its bytes as UTF-8", param="user") from None
-    else:
-        said = body.get("user")
-        if said is None:
-            return None
-        if not isinstance(said, str):
-            raise Refused(400, "`user` must be a text", param="user")
-        user, name = said, "user"
-    if len(user) > MAX_USER:
-        raise Refused(400, f"{name} is {len(user):,} characters long; {MAX_USER:,} is the most", param="user")
-    if not user.isprintable() and any(each < " " or "\x7f" <= each < "\xa0" for each in user):
-        raise Refused(400, f"{name} holds control characters; send the id as one line of text", param="user")
-    return user
+    if given and (user := user_from_header(given)):  # one that says nothing does not beat the body
+        return _checked(user, "X-Rollout-User")
+    said = body.get("user")
+    if said is None:
+        return None
+    if not isinstance(said, str):
+        raise Refused(400, "`user` must be a text", param="user")
+    return _checked(said, "user")
+
+
+def _checked(user: str, name: str) -> str | None:
+    try:
+        return checked_user(user, field=name)
+    except InvalidRequest as error:
+        raise Refused(400, error.message, param="user") from None
 
 
 def refusal(error: InvalidRequest) -> Refused:

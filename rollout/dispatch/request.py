@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from rollout.dispatch.shape import check_shape, is_usual, shown
 from rollout.domain.errors import InvalidRequest
+from rollout.domain.identity import check_user_id, user_id
 
 _ALIASES: Final = {
     "toolChoice": "tool_choice",
@@ -95,9 +96,8 @@ def normalise(params: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> 
         _put(body, "tool_choice", _tool_choice(body.pop("tool_choice", None), tools))
         shape = _response_format(body.pop("response_format", None), body.pop("output_schema", None))
         _put(body, "response_format", shape)
-    model, stream, user = checked_model(body.pop("model", None)), checked_stream(body), body.get("user")
-    if user is not None:
-        body["user"] = str(user)
+    model, stream, user = checked_model(body.pop("model", None)), checked_stream(body), body.pop("user", None)
+    _put(body, "user", checked_user(user))
     check_shape(body)
     return Request(body, model, stream, user)
 
@@ -150,6 +150,16 @@ def checked_model(model: object) -> str | None:
     if not isinstance(model, str):
         raise InvalidRequest(f"model must be a model id such as 'author/name:free', not {_kind(model)}", field="model")
     return model
+
+
+def checked_user(who: object, *, field: str = "user") -> str | None:
+    """Return whom a request says it is asking for, as every way in reads it; None for nobody.
+
+    Raises:
+        InvalidRequest: the id is too long, or holds control characters.
+    """
+    user = user_id(who)
+    return check_user_id(user, field=field) if user else None
 
 
 def checked_stream(body: Mapping[str, Any]) -> bool:

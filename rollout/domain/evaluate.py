@@ -25,6 +25,7 @@ import mmh3
 
 from rollout.domain.bucketing import HASH_VERSION, bucket_of, salt_prefix
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, BrokenFlag, Flag, Path, Variant
+from rollout.domain.identity import user_id
 from rollout.domain.local import SILENT, LocalOverrides
 from rollout.domain.share import WHOLE
 
@@ -124,7 +125,7 @@ class Decider:
 
     def bucket(self, targeting_key: object) -> int | None:
         """Return where a user stands whatever the decision is; None for nobody."""
-        user = text_key(targeting_key)
+        user = targeting_key if type(targeting_key) is str else user_id(targeting_key)
         return bucket_of(self._prefix, user) if user else None
 
 
@@ -136,8 +137,9 @@ def _forced(flag: Flag | BrokenFlag | None, local: LocalOverrides) -> dict[str, 
     if flag is not None:
         for user, override in flag.overrides.items():
             until = override.expires_at.timestamp() if override.expires_at else inf
-            forced[user] = (_ON if override.variant is Variant.ON else _OFF, until)
-    forced.update(dict.fromkeys(local.force_users, (_ON, inf)))
+            forced[user] = side = (_ON if override.variant is Variant.ON else _OFF, until)
+            forced.setdefault(user_id(user), side)  # one that was stored before ids were trimmed
+    forced.update(dict.fromkeys(map(user_id, local.force_users), (_ON, inf)))
     forced.pop("", None)  # nobody cannot be forced
     return forced
 
@@ -184,7 +186,7 @@ def _compile(
         return Evaluation(key, *side, reason, cause, None, share, revision, age, HASH_VERSION)
 
     def evaluate(targeting_key: object, now: float, snapshot_age: float | None = None) -> Evaluation:
-        user = targeting_key if type(targeting_key) is str else text_key(targeting_key)
+        user = targeting_key if type(targeting_key) is str else user_id(targeting_key)
         if killed:
             return fixed(_OFF, Reason.DISABLED, Cause.KILL_SWITCH, snapshot_age)
         if (entry := find(user)) is not None and now < entry[1]:
@@ -214,7 +216,7 @@ def _compile(
         return new(Evaluation, made)
 
     def is_on(targeting_key: object, now: float) -> bool:
-        user = targeting_key if type(targeting_key) is str else text_key(targeting_key)
+        user = targeting_key if type(targeting_key) is str else user_id(targeting_key)
         if killed:
             return False
         if (entry := find(user)) is not None and now < entry[1]:
@@ -233,11 +235,5 @@ def unknown_flag(key: str) -> Evaluation:
     return Evaluation(key, *_OFF, Reason.ERROR, Cause.UNKNOWN_FLAG, None, 0, 0, None, HASH_VERSION)
 
 
-def text_key(key: object) -> str:
-    """Return a targeting key as text; empty for None and for anything that cannot be said as text."""
-    if key is None:
-        return ""
-    try:
-        return str(key)
-    except Exception:  # noqa: BLE001 - evaluation never raises, whatever object an application hands in
-        return ""
+text_key: Final = user_id
+"""Return a targeting key as text; empty for None and for anything that cannot be said as text."""

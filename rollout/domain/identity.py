@@ -1,13 +1,14 @@
 """What people and programs may call things: user ids, flag keys, names, reasons, model ids.
 
-The evaluator takes any string at all. What is *stored* has to be one line of printable text, because it is
-shown in tables, compared by eye and typed into forms.
+The evaluator takes anything at all, read by `user_id`. What is *stored* has to be one line of printable text, because
+it is shown in tables, compared by eye and typed into forms.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from enum import Enum
 from typing import Final
 
 from rollout.domain.errors import InvalidValue
@@ -22,6 +23,7 @@ MAX_CASCADE: Final = 20
 FREE_SUFFIX: Final = ":free"
 """What the id of a model ends with that costs nothing."""
 
+_ADDRESS: Final = re.compile(r" at 0x[0-9A-Fa-f]{4,16}\W*$")
 _FLAG_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9~][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*(:[a-z0-9-]+)?")
 
@@ -39,10 +41,10 @@ def _printable(text: object, *, field: str, longest: int, empty: bool) -> str:
         raise InvalidValue(f"{field} must be text, not {text!r}", field=field)
     if len(text) > longest:
         raise InvalidValue(f"{field} is {len(text):,} characters long; {longest} is the most", field=field)
-    for character in text:
+    for character in "" if text.isprintable() else text:  # nearly every one is, and then nothing is looked at
         if unicodedata.category(character) in {"Cc", "Cs"} or character in "\u2028\u2029":
             raise InvalidValue(
-                f"{field} holds the control character {character!r}; use one line of printable text",
+                f"{field} holds control characters ({character!r}); use one line of printable text",
                 field=field,
             )
     if not empty and not text.strip():
@@ -51,12 +53,74 @@ def _printable(text: object, *, field: str, longest: int, empty: bool) -> str:
 
 
 def check_user_id(text: object, *, field: str = "user") -> str:
-    """Return a user id that may be stored: 1 to 256 printable characters, kept exactly as it is.
+    """Return a user id that may be stored and sent: trimmed as `user_id` does, 1 to 256 printable characters.
 
     Raises:
         InvalidValue: it is empty, too long, or holds control characters or lone surrogates.
     """
-    return _printable(text, field=field, longest=MAX_USER_ID, empty=False)
+    trimmed = (user_id(text) or text) if isinstance(text, str) else text  # of nothing else the reason is said
+    return _printable(trimmed, field=field, longest=MAX_USER_ID, empty=False)
+
+
+def user_id(who: object) -> str:
+    """Return the id of whoever asks as every way in reads it; empty for nobody. Never raises.
+
+    Blanks and invisible characters around an id are no part of it, wherever it comes from. Bytes are read as
+    headers are, an enumeration's member is its value, and a framework's user is its name; an anonymous one, and an
+    object that has no text of its own, is nobody.
+    """
+    if type(who) is str:
+        if who[:1].isalnum() and who[-1:].isalnum():
+            return who  # nearly every one
+        return _without_edges(who)
+    if who is None:
+        return ""
+    try:
+        return _without_edges(_text_of(who))
+    except Exception:  # noqa: BLE001 - evaluation never raises, whatever object an application hands in
+        return ""
+
+
+def user_from_header(value: bytes) -> str:
+    """Read a user's id as it stands in a header: UTF-8 if it is valid, else Latin-1."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    return _without_edges(text)
+
+
+def _text_of(who: object) -> str:
+    if isinstance(who, Enum):
+        return user_id(who.value)
+    if isinstance(who, bytes | bytearray | memoryview):
+        return user_from_header(bytes(who))
+    if isinstance(who, str):
+        return str(who)
+    if _says(who, "is_anonymous") is True or _says(who, "is_authenticated") is False:
+        return ""
+    text = str(who)
+    # what Python writes of an object without words is another text in each process
+    return "" if _ADDRESS.search(text) else text
+
+
+def _says(who: object, name: str) -> object:
+    said = getattr(who, name, None)
+    return said() if callable(said) else said
+
+
+def _without_edges(text: str) -> str:
+    start, end = 0, len(text)
+    while start < end and _is_invisible(text[start]):
+        start += 1
+    while end > start and _is_invisible(text[end - 1]):
+        end -= 1
+    return text[start:end]
+
+
+def _is_invisible(character: str) -> bool:
+    # control characters are none of them: somebody put them there, and they are refused
+    return character.isspace() or unicodedata.category(character) == "Cf"
 
 
 def check_reason(text: object) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from rollout.domain.access import AccessToken
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue
 from rollout.domain.evaluate import Evaluation
+from rollout.domain.identity import check_user_id, user_id
 from rollout.domain.ledger import Entry, instant
 from rollout.domain.sentences import sentence
 from rollout.domain.share import percentage_of
 from rollout.domain.verification import Verification
-
-MAX_KEY: Final = 1_024
-"""Characters of a targeting key that comes over the wire; longer ones are mistakes."""
 
 
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
@@ -23,22 +21,15 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def targeting_key(value: object) -> str | None:
-    """Check a targeting key that came over the wire.
+    """Check a targeting key that came over the wire; None for nobody.
 
     Raises:
-        InvalidValue: it is no text, longer than 1,024 characters, or holds control characters.
+        InvalidValue: it is no text, too long, or holds control characters.
     """
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise InvalidValue("targetingKey must be text", field="targetingKey")
-    if len(value) > MAX_KEY:
-        raise InvalidValue(
-            f"targetingKey is {len(value):,} characters long; {MAX_KEY:,} is the most", field="targetingKey"
-        )
-    if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise InvalidValue("targetingKey holds control characters", field="targetingKey")
-    return value
+    user = user_id(value)
+    return check_user_id(user, field="targetingKey") if user else None
 
 
 def entry_document(entry: Entry) -> dict[str, Any]:

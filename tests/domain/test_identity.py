@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.domain.errors import InvalidValue
+from rollout.domain.evaluate import Decider
+from rollout.domain.flag import Flag
 from rollout.domain.identity import (
     MAX_CASCADE,
     MAX_DESCRIPTION,
@@ -22,6 +26,7 @@ from rollout.domain.identity import (
     check_name,
     check_reason,
     check_user_id,
+    user_id,
 )
 
 CHECKS: dict[Callable[[Any], object], int] = {
@@ -57,8 +62,85 @@ def test_what_is_no_text_is_refused(check: Callable[[Any], object], other: objec
 
 
 @given(printable.filter(lambda text: bool(text.strip())))
-def test_a_user_id_is_kept_exactly_as_it_is(text: str) -> None:
-    assert check_user_id(text) is text
+def test_a_user_id_loses_what_cannot_be_seen_around_it_and_nothing_else(text: str) -> None:
+    kept = user_id(text)
+    assert kept in text
+    assert user_id(kept) == kept
+    assert not kept or (check_user_id(f"\u200b {text}\ufeff\t") == kept)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Mixed(str, Enum):  # noqa: UP042 - as applications write it; its `str` is not its value
+    RED = "red"
+
+
+class Anonymous:
+    """As Django's AnonymousUser."""
+
+    is_anonymous = True
+    is_authenticated = False
+
+    def __str__(self) -> str:
+        return "AnonymousUser"
+
+
+class OldAnonymous:
+    """As frameworks had it when it was still a method."""
+
+    def is_authenticated(self) -> bool:
+        return False
+
+
+class Member:
+    is_anonymous = False
+    is_authenticated = True
+
+    def __str__(self) -> str:
+        return "anna"
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("who", "read"),
+    [
+        (None, ""),
+        ("", ""),
+        (" \u200b\ufeff", ""),
+        ("  anna\n", "anna"),
+        ("\ufeffanna\u200b", "anna"),
+        ("an na", "an na"),
+        ("👩\u200d💻", "👩\u200d💻"),
+        ("a/b", "a/b"),
+        (42, "42"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (b"anna", "anna"),
+        ("sørén".encode(), "sørén"),
+        ("sørén".encode("latin-1"), "sørén"),
+        (bytearray(b" anna "), "anna"),
+        (Colour.RED, "red"),
+        (Mixed.RED, "red"),
+        (Anonymous(), ""),
+        (OldAnonymous(), ""),
+        (Member(), "anna"),
+        (Broken(), ""),
+        (object(), ""),
+    ],
+)
+def test_whatever_stands_for_a_user_is_read_as_its_framework_means_it(who: object, read: str) -> None:
+    assert user_id(who) == read
+
+
+def test_an_object_without_words_is_nobody_rather_than_somebody_else_in_each_process() -> None:
+    assert (
+        Decider(Flag("enableLiteLLM", "salt", share=50_000)).evaluate(object(), 0.0, None).cause == "no_targeting_key"
+    )
 
 
 @given(st.text(max_size=40))
