@@ -42,11 +42,12 @@ class CannotStart(RolloutError):
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
     """Listen on the port before anything else is done, so that a taken one costs nothing."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    host = settings.host.strip("[]")  # an IPv6 address as it stands in a URL
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((settings.host, settings.port))
+            listener.bind((host, settings.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise CannotStart(

@@ -19,6 +19,7 @@ from rollout.domain.share import percentage_text
 from rollout.gateway.pin import PYTHON_FLOOR, why_python_refused, why_unsupported
 from rollout.gateway.place import port_is_free
 from rollout.gateway.watch import RELEASE_PATH, key_header, release_in
+from rollout.network import Network
 from rollout.settings import Settings
 
 _LATEST_CLOCK_SLIP: Final = timedelta(seconds=60)
@@ -53,6 +54,7 @@ def check_python(version: tuple[int, int]) -> Finding:
 def check_environment(settings: Settings, environ: Mapping[str, str], now: float) -> list[Finding]:
     """Look at variables: what cannot be read, and what overrides the stored flag here."""
     found = [Finding("settings", Level.FAIL, f"{problem}; its default stands") for problem in settings.problems]
+    found += [Finding("settings", Level.WARN, str(remark)) for remark in settings.notes]
     local = read_overrides(environ)
     found += [Finding("overrides", Level.FAIL, problem) for problem in local.problems]
     if local.killed:
@@ -157,7 +159,7 @@ def check_ports(settings: Settings, server: Mapping[str, Any] | None) -> list[Fi
     else:
         found.append(_port("port", settings.host, settings.port, "ROLLOUT_PORT"))
     address = settings.upstreams.litellm_url
-    if _litellm_answers(address):
+    if _litellm_answers(address, settings.upstreams.network):
         found.append(Finding("gateway port", Level.OK, f"LiteLLM answers at {_shown(address)}"))
     elif not settings.litellm_is_ours:
         said = f"the gateway at {_shown(address)} does not answer; check LITELLM_BASE_URL and that it runs"
@@ -194,7 +196,7 @@ async def check_upstream(settings: Settings, cascade: Sequence[str], now: dateti
     """Ask the upstream for its models and about our key, neither of which costs quota."""
     import httpx
 
-    from rollout.gateway.upstream import TIMEOUT_SECONDS, UpstreamPhase, UpstreamWatch
+    from rollout.gateway.upstream import UpstreamPhase, UpstreamWatch
 
     upstreams = settings.upstreams
     if upstreams.openrouter_key is None and not settings.openrouter_given:
@@ -206,8 +208,11 @@ async def check_upstream(settings: Settings, cascade: Sequence[str], now: dateti
     async def note_date(answer: httpx.Response) -> None:
         dates.append(answer.headers.get("date", ""))
 
-    watch = UpstreamWatch(upstreams.openrouter_url, upstreams.openrouter_key, simulated=False)
-    async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, event_hooks={"response": [note_date]}) as http:
+    watch = UpstreamWatch(
+        upstreams.openrouter_url, upstreams.openrouter_key, simulated=False, network=upstreams.network
+    )
+    async with watch.client() as http:
+        http.event_hooks = {"response": [note_date]}
         state = await watch.check(http)
     where = _shown(state.base_url)
     level = Level.OK if state.phase is UpstreamPhase.OK else Level.FAIL
@@ -263,11 +268,12 @@ def _port(check: str, host: str, port: int, variable: str) -> Finding:
     return Finding(check, Level.FAIL, f"{port} is taken by another program; end that, or set {variable}")
 
 
-def _litellm_answers(address: str) -> bool:
+def _litellm_answers(address: str, network: Network) -> bool:
     import httpx
 
     try:
-        return httpx.get(f"{address}/health/liveliness", timeout=2.0, trust_env=False).is_success
+        with httpx.Client(timeout=2.0, **network.httpx_options(address)) as http:
+            return http.get(f"{address}/health/liveliness").is_success
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 

@@ -11,6 +11,7 @@ import functools
 import getpass
 import json
 import logging
+import os
 import random
 import secrets
 import socket
@@ -20,8 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
-
-import uvicorn
 
 from rollout.cli.beside import (
     CannotStart,
@@ -34,7 +33,7 @@ from rollout.cli.beside import (
     simulator_port,
 )
 from rollout.cli.server import address_left, url_of
-from rollout.cli.serving import Deciding, Phases, Uvicorn
+from rollout.cli.serving import Deciding, Phases, Uvicorn, server_config
 from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
@@ -83,6 +82,7 @@ class Server:
         self._environ = environ
         self._options = options
         self._out = out
+        self._keeps = True
         self._simulated = (
             options.with_gateway and settings.upstreams.openrouter_key is None and not settings.openrouter_given
         )
@@ -92,7 +92,7 @@ class Server:
         settings = self._settings
         self._check_gateway_port()
         with listening(settings) as listener:
-            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_data_folder()
             door = self._open_database()
             async with contextlib.AsyncExitStack() as beside:
                 upstreams = settings.upstreams
@@ -105,6 +105,22 @@ class Server:
                     upstreams = replace(upstreams, litellm_key=key)
                 self._set_up_logging(upstreams)
                 return await self._serve(door, upstreams, listener)
+
+    def _make_data_folder(self) -> None:
+        """Make the data folder, if anything is kept there.
+
+        Beside a database of its own and somebody else's gateway a server needs none: what it would keep is said to be
+        lost when it is.
+        """
+        settings, folder = self._settings, self._settings.data_dir
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            writable, why = os.access(folder, os.W_OK | os.X_OK), "it cannot be written to"
+        except OSError as error:
+            writable, why = False, error.strerror or type(error).__name__
+        if not writable and (self._is_ours or self._simulated or settings.database_url is None):
+            raise CannotStart(f"the data folder {str(folder)!r} cannot be used: {why}. Set ROLLOUT_DATA_DIR to another")
+        self._keeps = writable
 
     def _set_up_logging(self, upstreams: Upstreams) -> None:
         secrets_here = [upstreams.openrouter_key, upstreams.litellm_key, self._settings.token]
@@ -139,6 +155,7 @@ class Server:
             upstreams.openrouter_url,
             upstreams.openrouter_key,
             simulated=self._simulated,
+            network=upstreams.network,
             on_models=on_models,
             on_key=on_key,
         )
@@ -148,21 +165,14 @@ class Server:
             salt=settings.salt or PUBLISHED_SALT,
             on_change=follow,
         )
-        for problem in holder.problems:
+        for problem in (*settings.notes, *holder.problems):
             log.warning("%s", problem)
         plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state, gate=gate)
         plane.start()
         dispatcher = Dispatcher(Deciding(holder, upstreams), gate=gate, on_cost=quarantining(door, loop))
         completions = CompletionsApp(dispatcher, plane.may_send, simulated=self._simulated)
         server = Uvicorn(
-            uvicorn.Config(
-                assemble(plane, completions),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-            ),
+            server_config(assemble(plane, completions)),
             on_started=functools.partial(self._announce, door, listener),
         )
         tasks = [asyncio.create_task(gateway.run()), asyncio.create_task(upstream.run())]
@@ -192,8 +202,14 @@ class Server:
         settings = self._settings
         if not self._is_ours:
             url = upstreams.litellm_url
-            key = upstreams.litellm_key
-            return ExternalGateway(url, clock=time.time, sleep=asyncio.sleep, key=key, on_change=phases.heard)
+            return ExternalGateway(
+                url,
+                clock=time.time,
+                sleep=asyncio.sleep,
+                key=upstreams.litellm_key,
+                on_change=phases.heard,
+                network=upstreams.network,
+            )
         data = settings.data_dir.absolute()
         assert upstreams.litellm_key is not None  # noqa: S101 - made above where it was not given
         plan = GatewayPlan(
@@ -219,14 +235,15 @@ class Server:
     def _gate(self, upstreams: Upstreams) -> Gate:
         """Make what guards the account: this process owns its quota."""
         record = QuotaFile(self._settings.data_dir / "quota.json")
+        keeps = self._keeps and not self._simulated
         limits = QuotaLimits(upstreams.free_requests_per_minute, upstreams.free_requests_per_day)
         return Gate(
             NO_LIMITS if self._simulated else limits,  # the simulator has no quota of ours
             clock=time.monotonic,
             wall=time.time,
             chance=random.random,
-            record=None if self._simulated else record.load(),
-            store=None if self._simulated else record,
+            record=record.load() if keeps else None,
+            store=record if keeps else None,
         )
 
     def _check_gateway_port(self) -> None:
@@ -247,7 +264,7 @@ class Server:
     def _announce(self, door: Door, listener: socket.socket) -> None:
         code = invite(door, _operator_name(), Role.ADMIN, actor=SYSTEM)
         address = self._address(listener)
-        say = functools.partial(print, file=self._out, flush=True)
+        say = functools.partial(_say, self._out)
         link = f"{address}/sign-in#code={code}"
         if self._options.as_json:
             say(json.dumps({"sign_in": link, "completions": f"{address}/v1", "simulated": self._simulated}))
@@ -257,6 +274,14 @@ class Server:
         say(f"Admin page:  {link}   (works once, for 15 minutes; then `rollout sign-in`)")
         say(f"Completions: {address}/v1   (OpenAI-compatible; make an access token on the page under Connect)")
         say("Ctrl-C stops everything.")
+
+
+def _say(out: TextIO, line: str) -> None:
+    """Print a line, if anybody still reads: the server goes on without."""
+    try:
+        print(line, file=out, flush=True)
+    except (OSError, ValueError) as error:  # the second: closed
+        log.warning("standard output cannot be written to (%s); `rollout sign-in` makes a link", type(error).__name__)
 
 
 def _operator_name() -> str:

@@ -87,6 +87,8 @@ class Root(click.Group):
             sys.exit(end_of_error(type(error).__name__, error.format_message(), as_json=as_json))
         except RolloutError as error:
             sys.exit(end_of_error(type(error).__name__, error.message, as_json=as_json, error=error))
+        except BrokenPipeError:
+            sys.exit(1)  # whoever read our output has left, as `head` does
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             sys.exit(end_of_error(type(error).__name__, f"{error.strerror or error}{where}", as_json=as_json))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
@@ -38,6 +40,7 @@ NO_TRANSACTION: Final = "rollout_no_transaction"
 """Execution option of connections that only look; on SQLite an open transaction would hide others' commits."""
 
 _BUSY_MILLISECONDS: Final = 15_000
+_PAUSE_SECONDS: Final = 0.02  # the switch itself takes a few milliseconds
 
 
 def database_url(text: str | None, data_dir: Path) -> URL:
@@ -92,10 +95,19 @@ def _open_sqlite(url: URL) -> Engine:
         with contextlib.suppress(OSError):  # said when it is opened
             # nobody but us reads user ids and hashes; what SQLite puts beside it has the same mode
             os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    read_only = _is_read_only(url.database)
+    options: dict[str, Any] = {"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False}
+
+    def connect() -> sqlite3.Connection:
+        # nothing can be put beside it, not even what WAL needs for reading: taken as a file that nobody changes
+        made: sqlite3.Connection = sqlite3.connect(f"file:{quote(str(url.database))}?immutable=1", uri=True, **options)
+        return made
+
     engine = create_engine(
         url,
         hide_parameters=True,  # user ids stand in them; errors are logged
-        connect_args={"timeout": _BUSY_MILLISECONDS / 1000, "check_same_thread": False},
+        connect_args=options,
+        **({"creator": connect} if read_only else {}),
     )
 
     @event.listens_for(engine, "connect")
@@ -103,9 +115,10 @@ def _open_sqlite(url: URL) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves, below
         # text that somebody broke has to reach the ledger's verification, not end it
         connection.text_factory = _decode
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
+        if not read_only:
+            _use_wal(connection)
         for pragma in (
-            f"busy_timeout={_BUSY_MILLISECONDS}",
-            "journal_mode=WAL",
             "synchronous=FULL",  # a committed entry survives the power cut
             "foreign_keys=ON",
         ):
@@ -119,6 +132,30 @@ def _open_sqlite(url: URL) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITE, False) else "BEGIN")
 
     return engine
+
+
+def _is_read_only(file: str | None) -> bool:
+    """Say whether a database lies where nothing can be written, and whole: without changes waiting beside it."""
+    if not file or file == ":memory:" or not os.path.isfile(file):  # noqa: PTH113 - as SQLite names it
+        return False
+    if os.access(file, os.W_OK) and os.access(Path(file).parent, os.W_OK):
+        return False
+    beside = Path(f"{file}-wal")
+    return not (beside.exists() and beside.stat().st_size)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for the others who do the same to a fresh file, so we do."""
+    until = time.monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 @contextmanager
