@@ -284,7 +284,8 @@ def _release(settings: Settings) -> str | None:
     upstreams = settings.upstreams
     try:
         address, headers = f"{upstreams.litellm_url}{RELEASE_PATH}", key_header(upstreams.litellm_key)
-        return release_in(httpx.get(address, headers=headers, timeout=2.0, trust_env=False))
+        with httpx.Client(timeout=2.0, **upstreams.network.httpx_options(address)) as http:
+            return release_in(http.get(address, headers=headers))
     except (httpx.HTTPError, httpx.InvalidURL):
         return None
 

@@ -487,6 +487,6 @@ def test_a_header_that_says_nobody_does_not_beat_the_body(
 
 def test_a_header_in_latin_1_is_read_as_the_middlewares_read_it() -> None:
     for raw, read in ((b"s\xf8r\xe9n", "søren"), ("søren".encode(), "søren")):
-        request = asked({b"x-rollout-user": raw}, {"messages": [1]})
+        request = asked({b"x-rollout-user": raw}, {"messages": [{"role": "user", "content": "Hej"}]})
         assert request.user == user_of_scope({"headers": [(b"x-rollout-user", raw)]})
         assert str(request.user).replace("é", "e") == read
