@@ -85,11 +85,12 @@ class Phases:
         news = (state.phase, state.answering, hangs(state))
         if news == self._last:
             return
-        self._last = news
+        before, self._last = self._last, news
         if hangs(state):
             # for as long as a breaker ever rests: should nobody watch any more, a probe finds the way back
             self._gate.rest(Path.LITELLM, state.detail, LONGEST_REST)
-        elif state.answering:
+        elif state.answering and (before is None or before[2] or before[0] is not state.phase):
+            # not after one late answer: what requests found out about the path meanwhile stands
             self._gate.reset(str(Path.LITELLM))
         log.log(level_of(state), "gateway %s: %s", state.phase, state.detail)
 

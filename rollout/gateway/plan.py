@@ -88,7 +88,7 @@ class Pace:
     Attributes:
         look_while_starting: Between two questions for its health until the first answer.
         look: The same afterwards.
-        answer_within: For one answer.
+        answer_within: For one answer; a frozen LiteLLM is shown after one, left alone after two.
         start_within: From start to first answer; a cold disk and two cores have taken 30.
         first_pause: Before the first restart; doubles with each further failure.
         longest_pause: What the doubling stops at.
@@ -97,7 +97,7 @@ class Pace:
 
     look_while_starting: float = 0.5
     look: float = 1.0
-    answer_within: float = 5.0
+    answer_within: float = 2.0
     start_within: float = 180.0
     first_pause: float = 1.0
     longest_pause: float = 60.0

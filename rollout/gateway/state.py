@@ -50,6 +50,7 @@ class GatewayState:
         restarts: How often it was started again since we began.
         install: How far the installation is, once one began.
         last_error: Why it last ended, failed or did not answer.
+        last_error_at: When that was last seen, seconds since the epoch (UTC).
         log: Where its output is.
         release: Which LiteLLM a gateway that is not ours says that it is, None if it does not say.
     """
@@ -62,5 +63,6 @@ class GatewayState:
     restarts: int = 0
     install: InstallProgress | None = None
     last_error: str | None = None
+    last_error_at: float | None = None
     log: Path | None = None
     release: str | None = None

@@ -28,8 +28,8 @@ from rollout.network import read_network
 Command = Callable[[GatewayPlan], Sequence[str]]
 Install = Callable[[GatewayPlan, Mapping[str, str], Report, threading.Event], object]
 
-_UNWELL_AFTER: Final = 2  # unanswered questions in a row
-_KILLED_AFTER: Final = 6
+_UNWELL_AFTER: Final = 2  # unanswered questions in a row; the first alone may be a busy moment, and is shown
+_KILLED_AFTER: Final = 8  # about 24 s: a busy LiteLLM gets time, and a request that waits for it is freed
 
 
 def install_litellm(
@@ -222,7 +222,7 @@ class Supervisor(Gateway):
                 serving()
                 if self._state.phase is not GatewayPhase.HEALTHY:
                     well_since = now
-                    self._enter(GatewayPhase.HEALTHY, "LiteLLM answers", answering=True)
+                self._enter(GatewayPhase.HEALTHY, "LiteLLM answers", answering=True)
                 if now - well_since >= self._pace.stable_after:
                     self._failures = 0
                 continue
@@ -233,12 +233,9 @@ class Supervisor(Gateway):
                 return f"LiteLLM did not answer within {self._pace.start_within:.0f} seconds of its start"
             if unanswered >= _KILLED_AFTER:
                 return f"LiteLLM left {unanswered} questions for its health unanswered"
-            if unanswered >= _UNWELL_AFTER:
-                self._enter(
-                    GatewayPhase.UNWELL,
-                    f"LiteLLM left {unanswered} questions for its health unanswered; it is ended if that goes on",
-                    answering=False,
-                )
+            problem = f"LiteLLM left {_questions(unanswered)} for its health unanswered; it is ended if that goes on"
+            phase = GatewayPhase.UNWELL if unanswered >= _UNWELL_AFTER else self._state.phase
+            self._enter(phase, problem, answering=False, last_error=problem)
 
     async def _either(self, ended: "asyncio.Future[str]", seconds: float) -> None:
         """Wait until the process ends or the time has passed."""
@@ -264,6 +261,10 @@ class Supervisor(Gateway):
                 allow_paid=self._plan.allow_paid,
             )
         )
+
+
+def _questions(number: int) -> str:
+    return "1 question" if number == 1 else f"{number} questions"
 
 
 def pause_before_restart(failures: int, *, pace: Pace, random: Callable[[], float]) -> float:

@@ -38,7 +38,10 @@ class Gateway:
     def _enter(self, phase: GatewayPhase, detail: str, **changes: object) -> None:
         if phase is not self._state.phase and phase not in TRANSITIONS[self._state.phase]:
             raise AssertionError(f"the gateway cannot go from {self._state.phase} to {phase}")
-        since = self._state.since if phase is self._state.phase else self._clock()
+        now = self._clock()
+        since = self._state.since if phase is self._state.phase else now
+        if "last_error" in changes:
+            changes["last_error_at"] = now
         new = replace(self._state, phase=phase, detail=detail, since=since, **changes)  # type: ignore[arg-type]  # fields of it, by name
         if new != self._state:
             self._state = new

@@ -61,6 +61,15 @@ def test_a_gateway_that_hangs_is_not_asked_until_it_answers_again(gate: Gate) ->
     assert isinstance(asked(gate), Permit)
 
 
+def test_one_late_answer_forgets_nothing_of_what_requests_found_out(gate: Gate) -> None:
+    phases = Phases(gate)
+    phases.heard(HEALTHY)
+    gate.rest(Path.LITELLM, "four failures in a row", 10.0)
+    phases.heard(replace(HEALTHY, detail="LiteLLM left 1 question unanswered", answering=False))
+    phases.heard(HEALTHY)
+    assert isinstance(asked(gate), Refusal)
+
+
 def test_a_gateway_that_nobody_hears_of_any_more_is_probed_all_the_same(gate: Gate, clock: Clock) -> None:
     Phases(gate).heard(UNWELL)
     clock.now += LONGEST_REST

@@ -160,6 +160,10 @@ async def test_a_process_that_stops_answering_is_unwell_then_ended_then_well_aga
         (it.plan.folder / "dumb").touch()
         ended = await it.becomes(P.RESTARTING)
         assert "unanswered" in ended.detail
+        late = next(state for state in it.states if state.phase is P.HEALTHY and not state.answering)
+        assert "left 1 question for its health unanswered" in late.detail
+        assert late.last_error_at is not None
+        assert late.last_error_at >= first.since
         assert first.pid is not None
         assert not is_running(first.pid)
         (it.plan.folder / "dumb").unlink()
