@@ -169,7 +169,9 @@ class Server:
             log.warning("%s", problem)
         plane = Plane(door, settings, holder, gateway=lambda: gateway.state, upstream=lambda: upstream.state, gate=gate)
         plane.start()
-        dispatcher = Dispatcher(Deciding(holder, upstreams), gate=gate, on_cost=quarantining(door, loop))
+        dispatcher = Dispatcher(
+            Deciding(holder, upstreams), observe=plane.observe, gate=gate, on_cost=quarantining(door, loop)
+        )
         completions = CompletionsApp(dispatcher, plane.may_send, simulated=self._simulated)
         server = Uvicorn(
             server_config(assemble(plane, completions)),

@@ -6,22 +6,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout.client.holder import Holder
 from rollout.control.breakers import reset_breakers
+from rollout.dispatch.decision import Exchange
+from rollout.dispatch.recent import Recent
 from rollout.domain.access import AccessToken, hash_secret
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import StoreUnreachable
+from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path as Route
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.gateway.pin import why_unsupported
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
-from rollout.http.unwell import capped, resting
+from rollout.http.unwell import capped, failing, resting, slower, unlisted
 from rollout.resilience.gate import Gate
 from rollout.resilience.quota import Cap
 from rollout.settings import Settings
@@ -54,6 +58,22 @@ class Published:
     cascade: Cascade = field(default_factory=lambda: Cascade((), 0))
 
 
+@dataclass(frozen=True, slots=True)
+class FirstUse:
+    """The first request that came with an access token; `path` is who answered it, None if nobody did or was asked to.
+
+    `failure` says why a completion was not answered.
+    """
+
+    at: datetime
+    path: Route | None = None
+    failure: FailureKind | None = None
+
+
+_asking: ContextVar[str | None] = ContextVar("rollout_access_token", default=None)
+"""The id of the access token whose completion this task serves."""
+
+
 class Plane:
     """The control plane of one process.
 
@@ -64,6 +84,7 @@ class Plane:
         gateway: returns the gateway's state.
         upstream: returns the upstream's state.
         gate: the breakers and the quota of what this process sends, None where it sends nothing.
+        recent: what became of the last requests that this process sent.
     """
 
     def __init__(
@@ -75,6 +96,7 @@ class Plane:
         gateway: Callable[[], GatewayState],
         upstream: Callable[[], UpstreamState],
         gate: Gate | None = None,
+        recent: Recent | None = None,
     ) -> None:
         self._door = door
         self._file = _file_of(door)
@@ -83,6 +105,8 @@ class Plane:
         self.gateway = gateway
         self.upstream = upstream
         self.gate = gate
+        self.recent = recent or Recent(time.time)
+        self._uses: dict[str, FirstUse] = {}
         self._resets_made: set[int] = set()
         self.started_at = time.time()
         self._unreachable: str | None = None
@@ -188,12 +212,29 @@ class Plane:
 
     def token_of(self, secret: str) -> AccessToken | None:
         """Return the access token a secret belongs to, None where there is none that holds."""
-        return self.published.tokens.get(hash_secret(secret))
+        token = self.published.tokens.get(hash_secret(secret))
+        if token is not None and token.id not in self._uses:
+            self._uses[token.id] = FirstUse(self.now())
+        return token
+
+    def first_use(self, token_id: str) -> FirstUse | None:
+        """Return the first use of an access token that this process has seen; the first answer beats all before it."""
+        return self._uses.get(token_id)
+
+    def observe(self, exchange: Exchange) -> None:
+        """Note what became of a completion that this process sent."""
+        self.recent.note(exchange)
+        token = _asking.get()
+        if token is not None and ((use := self._uses.get(token)) is None or use.path is None):
+            self._uses[token] = FirstUse(self.now(), exchange.decision.served_by, exchange.failure)
 
     def may_send(self, secret: str) -> bool:
         """Say whether the completions endpoint serves a caller with this secret."""
         token = self.token_of(secret)
-        return token is not None and token.role.reaches(Role.EVALUATE)
+        if token is None or not token.role.reaches(Role.EVALUATE):
+            return False
+        _asking.set(token.id)
+        return True
 
     def preflight(self) -> tuple[str, ...]:
         """Say what speaks against sending more users through the gateway; empty where nothing does."""
@@ -211,11 +252,16 @@ class Plane:
             problems.append("the cascade is empty; set it with `rollout cascade set`")
         elif not cascade.live:
             problems.append("every model of the cascade is out; lift one, or set others with `rollout cascade set`")
+        else:
+            allow_paid = self.settings.upstreams.allow_paid
+            problems += unlisted(cascade.live, upstream.models, allow_paid=allow_paid)
         if self.gate is not None:
             status = self.gate.status()
             problems += resting(status, Route.LITELLM)
             # not the minute's: it is over before anybody could see what the raised share does
             problems += capped(status.quota, [Cap.DAY])
+        through, direct = (self.recent.summary(path) for path in (Route.LITELLM, Route.OPENROUTER))
+        problems += (*failing(through), *slower(through, direct))
         return tuple(problems)
 
     def now(self) -> datetime:

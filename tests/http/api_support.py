@@ -20,6 +20,7 @@ from sqlalchemy.engine import URL
 from rollout.client.holder import Holder
 from rollout.control.access import create_token, invite, redeem
 from rollout.control.installation import establish, set_cascade
+from rollout.dispatch.recent import Recent
 from rollout.domain.cascade import ListedModel
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path as Where
@@ -98,6 +99,7 @@ def a_world(
     settings: Settings | None = None,
     clock: Callable[[], datetime] = utc_now,
     gate: Gate | None = None,
+    recent: Recent | None = None,
 ) -> Iterator[World]:
     """Make an installation with a cascade and one access token per role, and follow its database."""
     path = folder / "rollout.db"
@@ -114,6 +116,7 @@ def a_world(
         gateway=lambda: world.gateway,
         upstream=lambda: world.upstream,
         gate=gate,
+        recent=recent,
     )
     world = World(path, door, plane, assemble(plane, completions), secrets)
     world.upstream = UpstreamState(
