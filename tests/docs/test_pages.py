@@ -263,8 +263,9 @@ def test_the_page_of_the_commands_names_every_argument() -> None:
 
 @cache
 def messages() -> tuple[str, ...]:
-    """Return every text in the program, what is filled in standing as `…`."""
-    found = []
+    """Return every text in the program, what is filled in standing as `…`, and the pages as they are written."""
+    pages = [*(ROOT / "templates").glob("*.html"), ROOT / "static" / "app.js"]
+    found = [file.read_text(encoding="utf-8") for file in pages]
     for file in (ROOT / "rollout").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):

@@ -13,8 +13,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from rollout.control.access import invite
 from rollout.domain.flag import MAIN_FLAG, Flag
+from rollout.domain.ledger import Entry
 from rollout.domain.roles import Role
 from rollout.store.flags import read_flag
+from rollout.store.ledger import AuditFilter, list_entries
 from tests.http.api_support import World
 from tests.http.pages_support import PAGE
 
@@ -52,7 +54,7 @@ class Site:
         page.set_default_timeout(20_000)
         page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        code = invite(self.world.door, "anna", role, actor="test")
+        code = self.code(role)
         if scripts:
             page.goto(f"{self.address}/sign-in#code={code}")
         else:
@@ -61,6 +63,15 @@ class Site:
             page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"**{PAGE}")
         return page
+
+    def code(self, role: Role = Role.ADMIN) -> str:
+        """Return a code to sign in with."""
+        return invite(self.world.door, "anna", role, actor="test")
+
+    def entries(self, action: str) -> list[Entry]:
+        """Return the newest entries whose action begins so."""
+        with self.world.door.reading() as connection:
+            return list_entries(connection, AuditFilter(action=action))
 
     def flag(self) -> Flag:
         """Return the flag as stored."""

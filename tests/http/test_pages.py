@@ -212,7 +212,7 @@ async def test_overrides_are_found_by_id_or_reason_and_only_so_many_are_listed(w
     for number in range(103):
         set_override(world.door, MAIN_FLAG, f"user-{number:03}", Variant.ON, actor="a", reason=f"reason {number}")
     said = await _words(world)
-    assert "103 forced users ; the first 100 are shown" in said.replace("users;", "users ;")
+    assert "103 forced users ; the newest 10 are shown" in said.replace("users;", "users ;")
     found = await a_browser(world).get(f"{PAGE}/overrides?q=USER-042", hx=True)
     assert not is_whole(found)
     assert "1 forced user found for" in words(found.text)

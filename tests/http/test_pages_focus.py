@@ -125,7 +125,10 @@ def test_somebody_elses_stop_closes_the_question_so_that_enter_restores_nothing(
     hear(page)
     expect(page.locator("#stop")).to_contain_text("Restore")
     expect(page.locator("#restore-now")).to_be_hidden()
-    expect(page.locator("#stop summary")).to_be_focused()
+    expect(page.locator("#sentence")).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("Enter")
+    expect(page.locator("#announce")).to_contain_text("STOPPED")
     assert site.flag().killed
 
 

@@ -53,7 +53,7 @@ async def test_a_model_that_cost_money_is_a_loud_band_on_every_page_until_it_is_
     for path in (PAGE, "/audit", "/gateway", "/connect"):
         world.plane.refresh()
         html = (await a_browser(world).get(path)).text
-        assert 'class="loud" role="alert"' in html
+        assert 'class="loud"' in html
         assert f"NOT FREE: {SECOND}: an answer through litellm cost $0.25, 2026-11-22 12:00:00 UTC" in words(html)
     set_cascade(world.door, [FIRST], actor="eva")
     assert "NOT FREE" in await said(world), "taking it out of the cascade is no answer to what it cost"
@@ -283,5 +283,5 @@ async def test_a_reset_is_only_for_those_who_are_signed_in(world: World) -> None
         async with world.client(None) as client:
             for headers in ({}, HX):
                 answer = await client.post("/gateway/breakers/reset", headers=headers)
-                assert answer.status_code in {204, 303}
-                assert "/sign-in" in answer.headers.get("location", answer.headers.get("hx-redirect", ""))
+                assert answer.status_code == (401 if headers else 303)
+                assert "/sign-in" in answer.headers.get("location", answer.text)

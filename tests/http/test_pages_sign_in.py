@@ -105,8 +105,9 @@ async def test_a_form_whose_session_is_over_says_that_nothing_was_done(world: Wo
     assert answer.status_code == 303
     assert parse_qs(urlsplit(answer.headers["location"]).query) == {"next": [PAGE], "lost": ["1"]}
     assert "nothing was changed" in words((await world.client(None).get(answer.headers["location"])).text)
-    assert piece.status_code == 204
-    assert piece.headers["hx-redirect"] == "/sign-in?next=%2Fflags%2FenableLiteLLM"
+    assert piece.status_code == 401
+    assert piece.headers["hx-retarget"] == "#session", "the page stays, with what was typed into it"
+    assert "Your session is over." in words(piece.text)
 
 
 async def test_signing_out_closes_the_session_itself(world: World) -> None:

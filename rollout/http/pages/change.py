@@ -23,7 +23,7 @@ from rollout.domain.ledger import Entry
 from rollout.domain.share import parse_percentage, percentage_of
 from rollout.http.auth import Caller, Operator, ThePlane
 from rollout.http.pages import words
-from rollout.http.pages.flag import ShareForm, done_entry, piece, preview_of
+from rollout.http.pages.flag import ShareForm, done_entry, piece, preview_of, seen_by_now
 from rollout.http.pages.render import fragment, page, see, wants_fragment
 from rollout.http.pages.views import FlagView, flag_view, last_changes
 from rollout.http.plane import Plane
@@ -39,13 +39,18 @@ MEANWHILE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked before a change: where the answer goes, what it carries, and what would happen."""
+    """What is asked before a change: where the answer goes, what it carries, and what would happen.
+
+    `target` is the part of the page that the answer replaces, `seen` the revision that the question was made at.
+    """
 
     route: str
     title: str
     said: list[str]
     button: str
     fields: dict[str, str]
+    target: str = "#share"
+    seen: int = 0
 
 
 @router.post("/flags/{key}/share")
@@ -63,10 +68,10 @@ def post_share(
 ) -> Response:
     """Set the share; a stage's button beats the exact field beside it."""
     wanted = stage or percentage
-    form = ShareForm(percentage=wanted[:40], reason=reason[:1000])
+    form = ShareForm(percentage=wanted, reason=reason)
     view = _view(plane, key)
     try:
-        share, revision = parse_percentage(wanted, field="the share"), parse_seen(seen)
+        share, revision = parse_percentage(wanted, field="the share"), _known(plane, caller, view.flag, seen)
         change = FlagChange(share=share)
         preflight = _preflight(plane, skip=bool(skip_preflight))
         if confirm or share == view.flag.share:
@@ -74,17 +79,18 @@ def post_share(
         _would(view.flag, change, reason, revision, preflight)
     except RolloutError as error:
         return _refused(request, plane, caller, key, form, error)
-    fields = {"percentage": str(percentage_of(share)), "reason": reason, "seen": seen}
+    fields = {"percentage": str(percentage_of(share)), "reason": reason, "seen": str(revision)}
     if skip_preflight:
         fields["skip_preflight"] = "yes"
     question = Question(
         route=f"/flags/{key}/share",
+        seen=revision,
         title=f"Move {key} from {view.share_text} to {words.percent(share)}?",
         said=words.share_change(view.flag, share, on=view.forced_on, off=view.forced_off),
         button=f"Move to {words.percent(share)}",
         fields=fields,
     )
-    return _ask(request, plane, caller, view, question)
+    return ask(request, plane, caller, view, question)
 
 
 @router.post("/flags/{key}/enabled")
@@ -101,9 +107,9 @@ def post_enabled(
 ) -> Response:
     """Enable or disable the flag; its share stays as it is."""
     view = _view(plane, key)
-    form = ShareForm(percentage=str(percentage_of(view.flag.share)), reason=reason[:1000], enabled=enabled[:3])
+    form = ShareForm(percentage=str(percentage_of(view.flag.share)), reason=reason, enabled=enabled[:3])
     try:
-        on, revision = _yes_or_no(enabled), parse_seen(seen)
+        on, revision = _yes_or_no(enabled), _known(plane, caller, view.flag, seen)
         change = FlagChange(enabled=on)
         preflight = _preflight(plane, skip=bool(skip_preflight))
         if confirm or on is view.flag.enabled:
@@ -111,17 +117,18 @@ def post_enabled(
         _would(view.flag, change, reason, revision, preflight)
     except RolloutError as error:
         return _refused(request, plane, caller, key, form, error)
-    fields = {"enabled": enabled, "reason": reason, "seen": seen}
+    fields = {"enabled": enabled, "reason": reason, "seen": str(revision)}
     if skip_preflight:
         fields["skip_preflight"] = "yes"
     question = Question(
         route=f"/flags/{key}/enabled",
+        seen=revision,
         title=f"{'Enable' if on else 'Disable'} {key}?",
         said=words.enabled_change(view.flag, enabled=on, on=view.forced_on, off=view.forced_off),
         button="Enable" if on else "Disable",
         fields=fields,
     )
-    return _ask(request, plane, caller, view, question)
+    return ask(request, plane, caller, view, question)
 
 
 def head_of(plane: Plane) -> int:
@@ -146,6 +153,12 @@ def parse_seen(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise InvalidValue("the form does not say which revision it was made at; load the page again", field="seen")
     return int(text)
+
+
+def _known(plane: Plane, caller: Caller, flag: Flag, seen: str) -> int:
+    revision = parse_seen(seen)
+    with plane.door.reading() as connection:
+        return seen_by_now(connection, flag, caller, revision)
 
 
 def _view(plane: Plane, key: str) -> FlagView:
@@ -195,7 +208,8 @@ def _change(
     return piece(request, plane, caller, key, "_share.html", done=done_entry(plane, str(done)), headers=headers)
 
 
-def _ask(request: Request, plane: Plane, caller: Caller, view: FlagView, question: Question) -> Response:
+def ask(request: Request, plane: Plane, caller: Caller, view: FlagView, question: Question) -> Response:
+    """Answer a question; nothing was changed."""
     if wants_fragment(request):
         headers = {"HX-Retarget": "#ask", "HX-Reswap": "innerHTML"}
         return fragment(request, plane, caller, "_confirm.html", headers=headers, view=view, question=question)

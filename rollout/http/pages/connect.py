@@ -40,6 +40,14 @@ def show_tokens(request: Request, plane: ThePlane, caller: Viewer) -> Response:
     return _answer(request, plane, caller)
 
 
+@router.get("/connect/tokens/{token_id}/first")
+def show_first(request: Request, token_id: str, plane: ThePlane, caller: Viewer) -> Response:
+    """Say when the first request of an access token came to this server, and which way it took."""
+    if not wants_fragment(request):
+        return _answer(request, plane, caller, whole=True)
+    return fragment(request, plane, caller, "_first.html", token_id=token_id, use=plane.first_use(token_id))
+
+
 @router.post("/connect/tokens")
 def post_token(
     request: Request, plane: ThePlane, caller: Admin, name: Field = "", role: Field = "evaluate", reason: Field = ""
@@ -48,7 +56,7 @@ def post_token(
     try:
         made = create_token(plane.door, name, check_role(role), actor=caller.name, reason=reason or None)
     except InvalidValue as error:
-        return _answer(request, plane, caller, status=status_of(error)[0], error=error.message, name=name[:200])
+        return _answer(request, plane, caller, status=status_of(error)[0], error=error.message, name=name)
     plane.refresh()
     return _answer(request, plane, caller, made=made)
 
@@ -80,11 +88,14 @@ def _answer(
         "roles": list(Role),
         "base": str(request.base_url).rstrip("/"),
         "model_id": next(iter(plane.published.cascade.live), PLANNED_MODELS[0]),
-        "secret": made.secret if made else PLACEHOLDER,
+        "secret": made.secret if made else None,
+        "placeholder": PLACEHOLDER,
+        "token_id": made.token.id if made else "",
+        "use": plane.first_use(made.token.id) if made else None,
         "sending": _sending(plane),
     }
     if wants_fragment(request) and not whole:
-        return fragment(request, plane, caller, "_tokens.html", status=status, **values)
+        return fragment(request, plane, caller, "_connect.html", status=status, **values)
     return page(request, plane, caller, "connect.html", status=status, **values)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from fastapi import Request
@@ -46,15 +46,22 @@ def page_error(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.NotSignedIn):
         return _to_sign_in(request)
     status, title, detail = _said(error)
+    stop = _is_stop(request)
     advice = _ADVICE.get(status, _ADVICE[400] if status < 500 else "The server's log says more.")
     if status == 404 and request.url.path.lstrip("/").partition("/")[0] not in _PAGES:
         advice += " Behind a proxy these pages need a host name of their own; they do not work below a path."
     if isinstance(error, errors.ForeignOrigin):
         advice = "Load the page again and repeat what you wanted. A proxy in front has to keep the Host header."
+    values: dict[str, Any] = {"title": title, "detail": detail, "advice": advice, "stop": stop}
     if wants_fragment(request):
         headers = {"HX-Retarget": "#notice", "HX-Reswap": "innerHTML"}
-        return plain(request, "problem.html", status=status, headers=headers, title=title, detail=detail, advice=advice)
-    return plain(request, "error.html", status=status, code=status, title=title, detail=detail, advice=advice)
+        return plain(request, "problem.html", status=status, headers=headers, **values)
+    return plain(request, "error.html", status=status, code=status, **values)
+
+
+def _is_stop(request: Request) -> bool:
+    """Say whether this was the attempt to stop everything: whoever made it must read that nothing was stopped."""
+    return request.method == "POST" and request.url.path.endswith("/kill")
 
 
 def _said(error: Exception) -> tuple[int, str, str]:
@@ -75,7 +82,11 @@ def _to_sign_in(request: Request) -> Response:
     if request.method in {"GET", "HEAD"} and not wants_fragment(request):
         where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return see(request, f"/sign-in?next={quote(where, safe='')}")
-    # a form, or a piece of a page: come back to the page it stood on
-    stood_on = urlsplit(request.headers.get("hx-current-url") or request.headers.get("referer") or "/")
+    if wants_fragment(request):  # the page stays as it is, with all that was typed into it
+        headers = {"HX-Retarget": "#session", "HX-Reswap": "innerHTML"}
+        acted = request.method != "GET"
+        return plain(request, "session-over.html", status=401, headers=headers, acted=acted, stop=_is_stop(request))
+    # a form: come back to the page it stood on
+    stood_on = urlsplit(request.headers.get("referer") or "/")
     lost = "&lost=1" if request.method != "GET" else ""
     return see(request, f"/sign-in?next={quote(stood_on.path or '/', safe='')}{lost}")

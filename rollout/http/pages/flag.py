@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -11,21 +12,25 @@ from starlette.responses import Response
 from rollout.domain.errors import InvalidValue, NotFound
 from rollout.domain.evaluate import Decider, Evaluation
 from rollout.domain.flag import MAIN_FLAG, Flag
-from rollout.domain.ledger import Entry, unseal
+from rollout.domain.ledger import Action, Entry, unseal
 from rollout.domain.share import parse_percentage, percentage_of
 from rollout.domain.stages import STAGES
 from rollout.http.auth import Caller, ThePlane, Viewer
 from rollout.http.pages import words
+from rollout.http.pages.health import preflight_of
 from rollout.http.pages.render import fragment, page, see, unchanged, wants_fragment
 from rollout.http.pages.views import FlagView, flag_view, forced_users, last_changes
 from rollout.http.plane import Plane
 from rollout.store.engine import Connection
-from rollout.store.ledger import read_entry
+from rollout.store.ledger import AuditFilter, list_entries, read_entry
 
 router = APIRouter(include_in_schema=False)
 
 MAX_ASKED: Final = 10_000
 """Characters of a user id that somebody may ask about."""
+
+OWN: Final = 50
+"""A form behind which so many stops and restores lie is out of date, whoever made them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,11 @@ def flag_values(connection: Connection, plane: Plane, view: FlagView) -> dict[st
         "said": (),
         "done": None,
         "stages": STAGES,
-        "preflight": plane.preflight(),
-        "forced": forced_users(flag, view.now, ""),
+        "preflight": preflight_of(plane),
+        "forced": forced_users(connection, view),
         "adding": OverrideForm(),
+        "forced_done": None,
+        "undo": None,
         "answer": None,
         "entries": last_changes(connection, flag.key),
     }
@@ -151,7 +158,33 @@ def home(request: Request, _caller: Viewer) -> Response:
 @router.get("/flags/{key}")
 def show_flag(request: Request, key: str, plane: ThePlane, caller: Viewer, done: str = "") -> Response:
     """Show the flag; `done` is the revision of what the caller has just changed, 0 where nothing was to change."""
-    return flag_page(request, plane, caller, key, done=done_entry(plane, done))
+    said = forced_done(plane, key, done)
+    entry = said["forced_done"]
+    if isinstance(entry, Entry) and entry.subject == f"override:{key}":
+        return flag_page(request, plane, caller, key, **said)
+    return flag_page(request, plane, caller, key, done=entry)
+
+
+def forced_done(plane: Plane, key: str, done: str) -> dict[str, Any]:
+    """Return what an act on a forced user came to, and if it was a removal what takes that back."""
+    entry = done_entry(plane, done)
+    undo = _undo(plane, key, entry) if isinstance(entry, Entry) else None
+    return {"forced_done": entry, "undo": undo}
+
+
+def _undo(plane: Plane, key: str, entry: Entry) -> OverrideForm | None:
+    subject = f"override:{key}"
+    if entry.action != Action.OVERRIDE_REMOVE or entry.subject != subject or not isinstance(entry.before, Mapping):
+        return None
+    user = entry.before.get("user")
+    if not isinstance(user, str) or not user:  # a forgotten user has no id any more
+        return None
+    made_by = AuditFilter(subject=subject, action=Action.OVERRIDE_SET, user=user)
+    with plane.door.reading() as connection:
+        made = list_entries(connection, made_by, before=entry.revision, limit=1)
+    ends = entry.before.get("expires_at")
+    reason = made[0].reason if made else None
+    return OverrideForm(user, str(entry.before["variant"]), str(ends or ""), reason or "")
 
 
 def done_entry(plane: Plane, done: str) -> Entry | str | None:
@@ -192,19 +225,37 @@ def show_changes(request: Request, key: str, plane: ThePlane, caller: Viewer) ->
 
 
 @router.get("/flags/{key}/share")
-def show_share(request: Request, key: str, plane: ThePlane, caller: Viewer) -> Response:
-    """Show the share's form as it is now."""
-    return piece(request, plane, caller, key, "_share.html")
+def show_share(
+    request: Request, key: str, plane: ThePlane, caller: Viewer, percentage: str = "", reason: str = ""
+) -> Response:
+    """Show the share's form as it is now, with what somebody has typed still in it."""
+    if not percentage and not reason:
+        return piece(request, plane, caller, key, "_share.html")
+    with plane.door.reading() as connection:
+        view = flag_view(connection, plane, key)
+    form = ShareForm(percentage=percentage, reason=reason)
+    return piece(request, plane, caller, key, "_share.html", form=form, said=preview_of(view, percentage))
 
 
 @router.get("/flags/{key}/meanwhile")
-def show_meanwhile(request: Request, key: str, plane: ThePlane, caller: Viewer, seen: str = "") -> Response:
-    """Say that the flag was changed after the page was made; nothing where it was not."""
+def show_meanwhile(
+    request: Request, key: str, plane: ThePlane, caller: Viewer, seen: str = "", asking: str = ""
+) -> Response:
+    """Say that the flag was changed after the page was made; nothing if only by the caller's own stop or restore."""
     with plane.door.reading() as connection:
         view = flag_view(connection, plane, key)
-    if wants_fragment(request) and seen == str(view.flag.revision):
+        revision = int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 16 else 0
+        last = seen_by_now(connection, view.flag, caller, revision)
+    if wants_fragment(request) and last == view.flag.revision:
         return unchanged()
-    return piece(request, plane, caller, key, "_meanwhile.html")
+    return piece(request, plane, caller, key, "_meanwhile.html", asking=bool(asking))
+
+
+def seen_by_now(connection: Connection, flag: Flag, caller: Caller, seen: int) -> int:
+    """Return the revision that somebody who saw `seen` knows of: their own stops and restores are no news to them."""
+    since = list_entries(connection, AuditFilter(subject=f"flag:{flag.key}"), after=seen, limit=OWN)
+    own = all(entry.actor == caller.name and entry.action in {Action.FLAG_KILL, Action.FLAG_RESTORE} for entry in since)
+    return flag.revision if since and own and len(since) < OWN else seen
 
 
 @router.get("/flags/{key}/preview")
@@ -213,17 +264,17 @@ def preview(request: Request, key: str, plane: ThePlane, caller: Viewer, percent
     with plane.door.reading() as connection:
         view = flag_view(connection, plane, key)
     said = preview_of(view, percentage)
-    return piece(request, plane, caller, key, "_preview.html", said=said, form=ShareForm(percentage=percentage[:40]))
+    return piece(request, plane, caller, key, "_preview.html", said=said, form=ShareForm(percentage=percentage))
 
 
 @router.get("/flags/{key}/overrides")
 def show_overrides(
     request: Request, key: str, plane: ThePlane, caller: Viewer, q: Annotated[str, Query(max_length=300)] = ""
 ) -> Response:
-    """List who is forced, narrowed by a search."""
+    """List who was forced last, narrowed by a search."""
     with plane.door.reading() as connection:
-        view = flag_view(connection, plane, key)
-    return piece(request, plane, caller, key, "_overrides.html", forced=forced_users(view.flag, view.now, q))
+        forced = forced_users(connection, flag_view(connection, plane, key), q)
+    return piece(request, plane, caller, key, "_overrides.html", forced=forced)
 
 
 @router.get("/flags/{key}/why")

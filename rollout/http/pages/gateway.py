@@ -14,7 +14,7 @@ from rollout.domain.cascade import Cascade, ListedModel, ModelOut, ends_soon, pr
 from rollout.domain.ledger import Entry
 from rollout.http.auth import Caller, ThePlane, Viewer
 from rollout.http.pages.flag import done_entry
-from rollout.http.pages.health import UPSTREAM_TONES, gateway_view
+from rollout.http.pages.health import UPSTREAM_TONES, paths_of, preflight_of
 from rollout.http.pages.render import fragment, page, wants_fragment
 from rollout.http.plane import Plane
 from rollout.resilience.breaker import BreakerState
@@ -135,10 +135,11 @@ def _values(plane: Plane) -> dict[str, Any]:
     return {
         "done": None,
         "state": state,
-        "gateway": gateway_view(state),
+        "gateway": paths_of(plane).gateway,
         "upstream": upstream,
         "upstream_url": _without_secrets(upstream.base_url),
         "upstream_tone": UPSTREAM_TONES[upstream.phase],
+        "last_error_at": None if state.last_error_at is None else datetime.fromtimestamp(state.last_error_at, UTC),
         "checked_at": None if upstream.checked_at is None else datetime.fromtimestamp(upstream.checked_at, UTC),
         "free": sum(model.free for model in upstream.models),
         "rows": _rows(cascade, upstream.models, now),
@@ -149,7 +150,7 @@ def _values(plane: Plane) -> dict[str, Any]:
         "form": CascadeForm(as_lines(cascade.models)),
         "breakers": _breakers(status.breakers, now) if status else [],
         "quota": _quota(status.quota) if status else None,
-        "preflight": plane.preflight(),
+        "preflight": preflight_of(plane),
     }
 
 

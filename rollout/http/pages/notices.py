@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from rollout.domain.flag import MAIN_FLAG, Flag, Path, Variant
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import percentage_of
-from rollout.http.pages.health import why_failing
+from rollout.http.pages.health import failing_now
 from rollout.http.pages.views import stopped_here
 from rollout.http.pages.words import count, exact, relative
 from rollout.http.plane import Plane
@@ -20,12 +20,16 @@ CASCADE: Final = "/gateway#cascade"
 
 
 class Notice(NamedTuple):
-    """What everybody should know on every page; a loud one is about harm that goes on until something is done."""
+    """What everybody should know on every page; a loud one is about harm that goes on until something is done.
+
+    `seen` is when that was last seen, None if it is so now.
+    """
 
     word: str
     text: str
     loud: bool = False
     where: str = ""
+    seen: datetime | None = None
 
 
 def notices(plane: Plane) -> list[Notice]:
@@ -35,17 +39,14 @@ def notices(plane: Plane) -> list[Notice]:
 
 
 def _failing(plane: Plane) -> Iterator[Notice]:
-    if plane.gate is None:
-        return
-    status, live = plane.gate.status(), plane.published.cascade.live
-    direct, gateway = (why_failing(status, path, live) for path in (Path.OPENROUTER, Path.LITELLM))
+    direct, gateway = (failing_now(plane, path) for path in (Path.OPENROUTER, Path.LITELLM))
     where = "/gateway#breakers"
     if direct:
         so = "whoever it should answer gets an error. It is tried again every few seconds"
-        yield Notice("The direct path is failing", f"{direct}; {so}", loud=True, where=where)
+        yield Notice("The direct path is failing", f"{direct.why}; {so}", loud=True, where=where, seen=direct.seen)
     if gateway and _anybody_on_the_gateway(plane):  # with nobody there nobody tries it, and it would be said for ever
         so = "the direct path, which would help, fails too" if direct else "its users are answered directly"
-        yield Notice("The gateway's path is failing", f"{gateway}; {so}", loud=True, where=where)
+        yield Notice("The gateway's path is failing", f"{gateway.why}; {so}", loud=True, where=where, seen=gateway.seen)
 
 
 def _anybody_on_the_gateway(plane: Plane) -> bool:

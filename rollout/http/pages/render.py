@@ -67,9 +67,11 @@ def fragment(
     """Answer a piece of a page; nothing (204) where the asking page shows exactly that already."""
     context = {**_bare(request, plane, caller), **values}
     text, digest = _twice(_environment(), template, context)
+    # a page that outlives its session takes the next session's token from here: nothing typed in it is lost
+    token = {"X-CSRF-Token": caller.csrf} if caller.csrf else {}
     if digest == request.query_params.get("shown"):
-        return unchanged()
-    return _html(text, status, headers)
+        return unchanged(token)
+    return _html(text, status, {**token, **(headers or {})})
 
 
 def plain(
@@ -79,9 +81,9 @@ def plain(
     return _html(_environment().get_template(template).render(request=request, **values), status, headers)
 
 
-def unchanged() -> Response:
+def unchanged(headers: Mapping[str, str] | None = None) -> Response:
     """Answer that there is nothing new to show."""
-    return Response(status_code=204, headers={"Vary": "HX-Request"})
+    return Response(status_code=204, headers={"Vary": "HX-Request", **(headers or {})})
 
 
 def see(request: Request, where: str) -> Response:
@@ -100,6 +102,7 @@ def _bare(request: Request, plane: Plane, caller: Caller) -> dict[str, Any]:
         "request": request,
         "caller": caller,
         "now": plane.now(),
+        "kill_file": plane.settings.kill_file.absolute(),
         "may_change": caller.may(Role.OPERATOR),
         "may_admin": caller.may(Role.ADMIN),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlencode
 
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Flag, Override, Variant
@@ -17,13 +18,20 @@ from rollout.http.pages.words import count, percent
 from rollout.http.plane import Plane
 from rollout.store.engine import Connection
 from rollout.store.flags import read_flag
+from rollout.store.forced import list_forced
 from rollout.store.ledger import AuditFilter, list_entries
 
 VISIBLE: Final = 0.8
 """The thinnest side of the bar that is drawn, in percent of its width; the numbers below it stay exact."""
 
-ROWS: Final = 100
-"""How many forced users a page lists before it asks to search."""
+NEWEST: Final = 10
+"""How many forced users the flag's page lists; the rest have a page of their own."""
+
+ROWS: Final = 50
+"""How many forced users one page of that page lists."""
+
+_LAST_PAGE: Final = 1_000_000
+"""Beyond that an offset is no number that every database takes."""
 
 
 class Mode(StrEnum):
@@ -93,12 +101,30 @@ class FlagView:
                 return f"{self.share_text} of users go through LiteLLM"
 
     @property
+    def outage(self) -> str:
+        """What keeps requests from being answered at all, empty if nothing does: it is said before the share."""
+        if self.paths.capped:
+            return "No request is answered: today's free requests are used up"
+        if self.paths.direct.tone is not Tone.BAD or (self.moved == WHOLE and not (self.forced_off or self.unwell)):
+            return ""
+        if self.unwell:
+            return "Requests end in an error: both paths fail"
+        if self.moved or self.forced_on:
+            return f"Direct requests end in an error: the direct path is {self.paths.direct.word}"
+        return f"Requests end in an error: the direct path is {self.paths.direct.word}"
+
+    @property
+    def headline(self) -> str:
+        """What has to be known first: an outage, else where traffic goes."""
+        return self.outage or self.sentence
+
+    @property
     def unwell(self) -> bool:
         """Whether users are sent to a gateway that does not serve them."""
         reaching = self.mode in {Mode.SOME, Mode.ALL} or (
             self.forced_on > 0 and self.mode in {Mode.DISABLED, Mode.NOBODY}
         )
-        return reaching and self.gateway.tone is not Tone.GOOD
+        return reaching and self.gateway.tone in {Tone.BUSY, Tone.BAD}
 
     @property
     def troubles(self) -> tuple[tuple[str, str], ...]:
@@ -136,12 +162,28 @@ class ForcedUser:
 
 @dataclass(frozen=True, slots=True)
 class ForcedUsers:
-    """The rows a search found, cut to what a page shows."""
+    """The rows a search found, newest first, cut to what a page shows.
+
+    `whole` tells the page of all forced users from the flag's page, which lists the newest alone.
+    """
 
     rows: tuple[ForcedUser, ...]
     found: int
     total: int
-    query: str
+    query: str = ""
+    page: int = 1
+    whole: bool = False
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return max(1, -(-self.found // ROWS))
+
+    def address(self, key: str, page: int | None = None) -> str:
+        """Return where one page of the list stands."""
+        named = {"q": self.query, "page": "" if page in {None, 1} else str(page)}
+        query = urlencode({name: value for name, value in named.items() if value})
+        return f"/flags/{key}/forced" + (f"?{query}" if query else "")
 
 
 def flag_view(connection: Connection, plane: Plane, key: str) -> FlagView:
@@ -189,16 +231,24 @@ def stopped_here(plane: Plane) -> bool:
     return killed and not (isinstance(stored, Flag) and stored.killed)
 
 
-def forced_users(flag: Flag, now: datetime, query: str) -> ForcedUsers:
-    """List who is forced, those that hold first, narrowed to ids and reasons that contain `query`."""
-    needle = query.strip().casefold()
-    rows = [
-        ForcedUser(user, override, override.holds(now))
-        for user, override in flag.overrides.items()
-        if needle in user.casefold() or needle in (override.reason or "").casefold()
-    ]
-    rows.sort(key=lambda row: (not row.holds, row.user))
-    return ForcedUsers(tuple(rows[:ROWS]), len(rows), len(flag.overrides), query)
+def forced_users(
+    connection: Connection, view: FlagView, query: str = "", page: str = "", *, whole: bool = False
+) -> ForcedUsers:
+    """List who is forced, newest first, narrowed to ids and reasons that contain `query`.
+
+    A page that does not exist is the last one: the place where somebody removed the last row of a page.
+    """
+    limit = ROWS if whole else NEWEST
+    wanted = min(int(page), _LAST_PAGE) if whole and page.isascii() and page.isdigit() and len(page) < 10 else 1
+    at = max(1, wanted)
+    search = query.strip()
+    found = list_forced(connection, view.flag.key, search=search, limit=limit, offset=(at - 1) * limit)
+    last = max(1, -(-found.found // limit))
+    if at > last:
+        at = last
+        found = list_forced(connection, view.flag.key, search=search, limit=limit, offset=(at - 1) * limit)
+    rows = tuple(ForcedUser(user, override, override.holds(view.now)) for user, override in found.rows)
+    return ForcedUsers(rows, found.found, found.total, query, at, whole)
 
 
 def last_changes(connection: Connection, key: str, *, after: int = 0, limit: int = 5) -> list[Entry]:
