@@ -34,13 +34,15 @@ bench: ## benchmarks with peers side by side (ARGS=... for bench)
 	@.bench-venv/bin/python -m bench.portkey
 	@exec .bench-venv/bin/python -m bench $(ARGS)
 
-locks: ## make the hash locks anew from pyproject.toml (needs uv)
+locks: ## make the hash locks anew from pyproject.toml (needs uv and npm)
 	$(UV_COMPILE) --extra server --extra postgres pyproject.toml -o locks/server.txt
 	$(UV_COMPILE) --extra server --extra postgres --group build pyproject.toml -o locks/run.txt
 	$(UV_COMPILE) --extra server --extra postgres --group dev pyproject.toml -o locks/dev.txt
 	$(UV_COMPILE) --extra server --extra postgres --group build --group bench pyproject.toml -o locks/bench.txt
 	$(UV_COMPILE) locks/litellm.in -o locks/litellm.txt
 	$(UV_COMPILE) --group build pyproject.toml locks/openai2.in -o locks/openai2.txt
+	$(UV_COMPILE) --group build pyproject.toml locks/applications.in -o locks/applications.txt
+	cd tests/applications/ai_sdk && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 clean: ## remove environments and caches; ./data stays
 	rm -rf .venv .bench-venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist .coverage .coverage.*

@@ -2,7 +2,7 @@
 
     .venv/bin/python bin/test.py [arguments for pytest]
 
-The real parts are LiteLLM, PostgreSQL and a browser. What cannot be had is reported as not run, and fails when
+The real parts are LiteLLM, PostgreSQL, a browser and Node.js. What cannot be had is reported as not run, and fails when
 CI is set. With arguments for pytest the coverage is printed and not judged.
 
 Tests find what was found here through ROLLOUT_TEST_POSTGRES_BIN (the folder of initdb; unset: not to be had) and
@@ -94,6 +94,8 @@ def get_parts() -> dict[str, str]:
         missing["browser"] = "no browser; install chromium"
     else:
         os.environ["ROLLOUT_TEST_CHROMIUM"] = browser
+    if not (shutil.which("node") and shutil.which("npm")):
+        missing["node"] = "no Node.js; install node and npm"
     return missing
 
 
