@@ -27,7 +27,8 @@ STREAM_HEADERS: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering",
 # the OpenAI SDK sends a failed request three times by itself; retrying is our business
 NO_RETRY: Final = (b"x-should-retry", b"false")
 
-_REWRITES: Final = (REWRITES_HEADER.lower().encode(), ",".join(STREAM_REWRITES).encode())
+_REWRITES: Final = REWRITES_HEADER.lower().encode()
+_STREAM_REWRITES: Final = (_REWRITES, ",".join(STREAM_REWRITES).encode())
 
 
 class Refused(Exception):
@@ -155,7 +156,15 @@ def stream_headers(decision: Decision, content_type: str) -> Headers:
     """Return the headers of a stream that is passed on as the bytes it came in."""
     headers = [*decided(decision), (b"content-type", content_type.encode("latin-1", "replace")), *STREAM_HEADERS]
     if decision.served_by is Path.LITELLM:
-        headers.append(_REWRITES)
+        headers.append(_STREAM_REWRITES)
+    return headers
+
+
+def plain_headers(decision: Decision, content_type: str, rewrites: Sequence[str]) -> Headers:
+    """Return the headers of a plain answer; `rewrites` names what the gateway may have changed in it."""
+    headers = [*decided(decision), (b"content-type", content_type.encode("latin-1", "replace") or JSON[1])]
+    if rewrites:
+        headers.append((_REWRITES, ",".join(rewrites).encode()))
     return headers
 
 

@@ -24,7 +24,7 @@ from rollout.dispatch.asgi import (
 from rollout.dispatch.completions import Refused, asked, checked_content_type, read_document, stream_headers
 from rollout.dispatch.decision import Observe
 from rollout.dispatch.dispatcher import Dispatcher, Routes
-from rollout.dispatch.passing import pass_on
+from rollout.dispatch.passing import Passage, pass_on
 from rollout.dispatch.replying import new_request_id, refused_reply, whole_reply
 from rollout.dispatch.reporting import OnCost
 from rollout.dispatch.sending import Sending
@@ -113,6 +113,7 @@ class CompletionsApp:
     async def _serve(self, sending: Sending, send: Send, constant: Headers) -> None:
         """Give the caller what the attempts bring."""
         failure: FailureKind | None = FailureKind.CANCELLED
+        passage: Passage | None = None
         try:
             verdict, answer = await self._dispatcher.aperform(sending)
             if answer is None or answer.opening is None or answer.fault is not None:
@@ -120,12 +121,14 @@ class CompletionsApp:
                 failure = verdict.failure
                 return
             headers = [*constant, *stream_headers(sending.decision(), answer.content_type)]
-            failure = await pass_on(sending, answer.opening, answer.live, send, headers)
+            passage = Passage(sending, answer.opening)
+            failure = await pass_on(passage, answer.live, send, headers)
         except InvalidRequest:
             failure = FailureKind.REJECTED
             raise
         finally:
-            self._dispatcher.finish(sending, failure)
+            left_at_the_end = failure is FailureKind.CANCELLED and passage is not None and passage.is_delivered
+            self._dispatcher.finish(sending, None if left_at_the_end else failure)
 
 
 def create_data_plane(

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from rollout.dispatch.classify import Fault, classify
 from rollout.dispatch.opening import Opening
-from rollout.dispatch.parity import restore, upstream_model
+from rollout.dispatch.parity import in_doubt, restore, upstream_model
+from rollout.dispatch.paths import Call
 from rollout.dispatch.senders.seam import AsyncOpened, AsyncSender, Opened, Sender, SendFault, too_late
 from rollout.dispatch.sending import Sending
 from rollout.dispatch.substance import judge_answer
@@ -20,7 +21,7 @@ from rollout.dispatch.within import Within
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.policy import Attempt, Outcome
-from rollout.wire.chat import dump_json, served_model, usage_in
+from rollout.wire.chat import DONE, dump_json, served_model, usage_in
 
 Clock = Callable[[], float]
 
@@ -31,8 +32,9 @@ class Answer(NamedTuple):
     """What an attempt brought.
 
     A plain answer: `body` as it came and `document` parsed, `restored` where the document is no longer what the body
-    says; `raw` gives the bytes for a caller. A stream: `opening` holds what was read of it so far
-    and `live` where the rest comes from, a synchronous or an asynchronous one. `fault` says why there is none.
+    says, `rewrites` names what may be different and cannot be put back; `raw` gives the bytes for a caller. A stream:
+    `opening` holds what was read of it so far and `live` where the rest comes from, a synchronous or an asynchronous
+    one. `fault` says why there is none.
     """
 
     fault: Fault | None
@@ -42,6 +44,7 @@ class Answer(NamedTuple):
     opening: Opening | None = None
     live: Any = None
     restored: bool = False
+    rewrites: tuple[str, ...] = ()
 
     def raw(self) -> bytes:
         """Return the bytes a caller gets: as they came, written anew only where something was put back."""
@@ -57,6 +60,8 @@ def attempt_once(
         InvalidRequest: it cannot be sent at all; nothing was.
     """
     call = sending.call(attempt)
+    if _would_be_eaten(sending, attempt, call):
+        return _withheld(sending, attempt)
     # the policy counts by the clock it was given, sockets by the real one
     deadline = monotonic() + max(0.0, attempt.deadline - clock())
     opened: Opened | None = None
@@ -89,6 +94,8 @@ async def attempt_once_async(
         InvalidRequest: it cannot be sent at all; nothing was.
     """
     call = sending.call(attempt)
+    if _would_be_eaten(sending, attempt, call):
+        return _withheld(sending, attempt)
     opened: AsyncOpened | None = None
     kept = False
     try:
@@ -118,6 +125,24 @@ def is_stream(status: int, headers: Mapping[str, str]) -> bool:
     return status == 200 and headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
+def _would_be_eaten(sending: Sending, attempt: Attempt, call: Call) -> bool:
+    """Say whether LiteLLM would eat of the stream that a request asks for.
+
+    It takes every piece whose text holds the end mark for the stream's end, and drops it. Nothing shows that in an
+    answer's last piece, so a request that speaks of the end mark is streamed on the direct path, if that is possible.
+    """
+    return attempt.path is Path.LITELLM and sending.stream and DONE in call.body and sending.can_leave_the_gateway
+
+
+def _withheld(sending: Sending, attempt: Attempt) -> tuple[Outcome, Answer]:
+    fault = Fault(
+        FailureKind.UNREACHABLE,
+        "LiteLLM would lose the pieces of this stream that hold [DONE], so it was not asked",
+        fits=False,
+    )
+    return sending.note(attempt, fault, status=None, sent=False), Answer(fault)
+
+
 def _streamed(
     sending: Sending, attempt: Attempt, opened: _OpenedT, opening: Opening, fault: Fault | None
 ) -> tuple[Outcome, Answer]:
@@ -143,9 +168,10 @@ def _plain(
 ) -> tuple[Outcome, Answer]:
     fault, document = classify(attempt.path, status, headers, body, wall=wall)
     model = usage = None
-    restored = False
+    restored, rewrites = False, tuple[str, ...]()
     if fault is None:
         if attempt.path is Path.LITELLM:
+            rewrites = in_doubt(document)
             restored = restore(document, model=attempt.model)
         model, usage = served_model(document), usage_in(document)
         if sending.stream:
@@ -153,7 +179,8 @@ def _plain(
         else:
             fault = judge_answer(document, sending.wanted)
     outcome = sending.note(attempt, fault, status=status, model=model, headers=headers, usage=usage)
-    return outcome, Answer(fault, body, document, headers.get("content-type", ""), restored=restored)
+    content_type = headers.get("content-type", "")
+    return outcome, Answer(fault, body, document, content_type, restored=restored, rewrites=rewrites)
 
 
 def _silent(

@@ -13,20 +13,31 @@ from rollout.dispatch.substance import EMPTY, error_finish
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.wire.chat import (
-    DONE,
     Usage,
     choices_in,
     delivers,
     error_in,
     error_of_choice,
-    parse_json,
+    read_event,
     served_model,
+    serves,
     usage_in,
 )
 from rollout.wire.sse import EventParser, EventTooLong
 
 MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 """What may come before the first token; an upstream that sends more has nothing to say."""
+
+
+_NOT_YET: Final = object()
+
+LOST: Final = Fault(
+    FailureKind.NO_ANSWER,
+    "LiteLLM lost a piece of the stream: it takes a piece whose text holds [DONE] for the stream's end",
+    fits=False,
+)
+"""A piece of an answer came after its end, through the gateway. It speaks against neither the gateway nor the model:
+the text of one answer brings it about."""
 
 
 class Opening:
@@ -36,12 +47,13 @@ class Opening:
     where they end. `committed` says that something for the caller is among them.
     """
 
-    __slots__ = ("_headers", "_path", "committed", "events", "held", "limited", "model", "parser", "usage")
+    __slots__ = ("_finished", "_headers", "_path", "committed", "events", "held", "limited", "model", "parser", "usage")
 
     def __init__(self, path: Path, headers: Mapping[str, str], *, limited: bool = False) -> None:
         self._path = path
         self._headers = headers
         self.limited = limited
+        self._finished: object = _NOT_YET  # the index of the choice that ended first
         self.committed = False
         self.events: list[bytes] = []
         self.held = bytearray()
@@ -68,6 +80,7 @@ class Opening:
 
     def end(self, *, wall: float) -> Fault | None:
         """Take the end of the stream; return what is wrong, None where something was delivered after all."""
+        self.held += b"\n\n"  # what was cut off is handed out, so it is whole for whoever reads on, too
         fault = self._judge(self.parser.end(), wall)
         if fault is not None or self.committed:
             return fault
@@ -80,11 +93,14 @@ class Opening:
         for event in events:
             if self.committed:
                 return None
-            if event == DONE:
-                return EMPTY
-            chunk = parsed_chunk(event)
+            try:
+                chunk = read_event(event)
+            except ValueError:
+                return Fault(FailureKind.NO_ANSWER, "a stream with something else than a JSON object in it")
             if chunk is None:
-                return Fault(FailureKind.NO_ANSWER, "a stream with something else than JSON in it")
+                continue
+            if isinstance(chunk, bytes):
+                return EMPTY  # the end mark
             if (error := error_in(chunk)) is not None:
                 return of_error(self._path, error, self._headers, wall=wall)
             self.model = self.model or served_model(chunk)
@@ -93,19 +109,16 @@ class Opening:
                 return failed
         return None
 
-    def _choices(self, chunk: Any) -> Fault | None:
-        for choice in choices_in(chunk) if isinstance(chunk, dict) else ():
+    def _choices(self, chunk: dict[str, Any]) -> Fault | None:
+        for choice in choices_in(chunk):
             if (error := error_of_choice(choice)) is not None:
                 return error_finish(error)
             if self.limited and choice.get("finish_reason") == "length":
                 self.committed = True  # the caller's own limit left nothing over: that is the answer
             self.committed = self.committed or delivers(choice)
-        return None
-
-
-def parsed_chunk(event: bytes) -> Any:
-    """Return an event's document, None where it is no JSON."""
-    try:
-        return parse_json(event)
-    except ValueError:
+            if self._path is Path.LITELLM:
+                if self._finished == choice.get("index") and serves(choice.get("delta")):
+                    return LOST
+                if choice.get("finish_reason") and self._finished is _NOT_YET:
+                    self._finished = choice.get("index")
         return None

@@ -1,8 +1,9 @@
 """Put back what the gateway moves, renames or drops, so that an answer looks the same whichever path it took. Pure.
 
 LiteLLM reads an answer into its own shape and writes it anew. What it keeps elsewhere is moved back here; what it
-drops and nobody can know is named in `LOST_FROM_STREAMS`. A stream that is passed on as bytes is not touched: it
-says `STREAM_REWRITES` in a header instead. docs/parity.md has the table of what was measured.
+drops and nobody can know is named in `LOST_FROM_STREAMS`, and by `in_doubt` for a plain answer. A stream that is passed
+on as bytes is not touched: it says `STREAM_REWRITES` in a header instead. docs/parity.md has the table of what was
+measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from rollout.domain.release import streams_say_cost
 
 REWRITES_HEADER: Final = "X-Rollout-Gateway-Rewrites"
-"""The header in which a stream of bytes from the gateway says what is different in it."""
+"""The header in which an answer from the gateway says what is different in it, or may be."""
 
 LOST_FROM_STREAMS: Final = (
     "created",
@@ -29,8 +30,8 @@ LOST_FROM_STREAMS: Final = (
 """What a stream through the gateway has lost for good; `created` is the gateway's own time. Fields that the gateway
 does not know are lost too, at the top level and in a delta."""
 
-STREAM_REWRITES: Final = ("model", *LOST_FROM_STREAMS)
-"""What differs in a stream of bytes from the gateway, as that header's value lists it."""
+STREAM_REWRITES: Final = ("model", "choices.finish_reason", "choices.delta.refusal", *LOST_FROM_STREAMS)
+"""What may differ in a stream of bytes from the gateway, as that header's value lists it."""
 
 _PREFIX: Final = "openrouter/"
 _ELSEWHERE: Final = "provider_specific_fields"
@@ -44,6 +45,23 @@ def restore(document: Any, *, model: str) -> bool:
         model: The model that was asked for, as the cascade names it.
     """
     return _restore(document, model, "message")
+
+
+def in_doubt(document: Any) -> tuple[str, ...]:
+    """Name what nobody can put back in a plain answer of the gateway, as `REWRITES_HEADER` lists it.
+
+    Args:
+        document: The parsed answer as the gateway wrote it, before `restore`.
+    """
+    choices = [each for each in _choices(document) if isinstance(each.get(_ELSEWHERE), dict)]
+    found = []
+    if any(_may_be_written_over(each) for each in choices):
+        found.append("choices.finish_reason")
+    if len(choices) > 1:
+        found.append("choices.index")  # LiteLLM numbers them anew, in the order in which they came
+    if any(each.get("logprobs") for each in choices):
+        found.append("choices.logprobs.refusal")
+    return tuple(found)
 
 
 def restore_chunk(chunk: Any, *, model: str) -> bool:
@@ -98,16 +116,17 @@ def _restore(document: Any, model: str, holder: str) -> bool:
         document["model"] = known
     if _ELSEWHERE in document:
         changed |= _move_back(document)
-    choices = document.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if not isinstance(choice, dict):
-            continue
-        if _ELSEWHERE in choice:
+    for choice in _choices(document):
+        from_gateway = _ELSEWHERE in choice
+        if from_gateway:
             changed |= _move_back(choice)
         if choice.get("finish_reason") == "stop" and _failed(choice):
             choice["finish_reason"] = "error"
             changed = True
         body = choice.get(holder)
+        if holder == "message" and from_gateway and isinstance(body, dict):
+            changed |= _restore_finish(choice, body)
+            changed |= _restore_thought(body)
         if isinstance(body, dict):
             if _ELSEWHERE in body:
                 changed |= _move_back(body)
@@ -122,6 +141,11 @@ def _restore(document: Any, model: str, holder: str) -> bool:
     return changed
 
 
+def _choices(document: Any) -> list[dict[str, Any]]:
+    choices = document.get("choices") if isinstance(document, dict) else None
+    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+
+
 def _complete(choice: dict[str, Any], delta: Any) -> bool:
     said = delta if isinstance(delta, dict) else {}
     fields = len(choice) + len(said)
@@ -130,6 +154,43 @@ def _complete(choice: dict[str, Any], delta: Any) -> bool:
     if choice.setdefault("finish_reason", None) is None:
         choice.setdefault("native_finish_reason", None)
     return len(choice) + len(said) > fields
+
+
+def _restore_finish(choice: dict[str, Any], message: Mapping[str, Any]) -> bool:
+    """Put back a reason to finish that LiteLLM wrote over; say whether there was one.
+
+    It writes "stop" over null, and "tool_calls" over "stop" in a message with tool calls. OpenRouter takes null and
+    "stop" over from its provider as they are, so the native reason shows which it was. What LiteLLM makes of a word
+    it does not know cannot be told from a "stop" whose native reason has that word.
+    """
+    said = choice.get("finish_reason")
+    written_over = ("stop", "tool_calls") if message.get("tool_calls") else ("stop",)
+    native = choice.get("native_finish_reason", "unknown")
+    if said not in written_over or native == said or native not in (None, "stop"):
+        return False
+    choice["finish_reason"] = native
+    return True
+
+
+def _may_be_written_over(choice: Mapping[str, Any]) -> bool:
+    said, native = choice.get("finish_reason"), choice[_ELSEWHERE].get("native_finish_reason", "unknown")
+    return native not in (said, None) and not (native == "stop" and said == "tool_calls")
+
+
+def _restore_thought(message: dict[str, Any]) -> bool:
+    """Put a thought in tags back to the head of the content, from which LiteLLM cut it; say whether there was one.
+
+    LiteLLM does that only for a message without any field for reasoning. An upstream that writes `reasoning_content`
+    itself looks the same; OpenRouter's field is `reasoning`.
+    """
+    thought = message.get("reasoning_content")
+    content = message.get("content")
+    apart = {"reasoning", "reasoning_details"} & {*message, *(message.get(_ELSEWHERE) or ())}
+    if not isinstance(thought, str) or not isinstance(content, str | None) or apart:
+        return False
+    del message["reasoning_content"]
+    message["content"] = f"<think>{thought}</think>{content or ''}"
+    return True
 
 
 def _failed(choice: Mapping[str, Any]) -> bool:

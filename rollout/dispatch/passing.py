@@ -1,8 +1,11 @@
-"""Pass a stream's bytes on as they come, untouched; look at them on their way, and say in the stream when it breaks."""
+"""Pass a stream's bytes on as they come; look at them on their way, and say in the stream when it breaks.
+
+What has no meaning is left out, because clients stumble over it: events that say nothing, fields beside the data, a
+byte order mark, whatever follows the end mark. Everything else stays as it came.
+"""
 
 from __future__ import annotations
 
-import re
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from time import monotonic
@@ -10,19 +13,19 @@ from typing import Final
 
 from rollout.dispatch.asgi import Headers, Send
 from rollout.dispatch.failures import FACES
-from rollout.dispatch.opening import Opening, parsed_chunk
+from rollout.dispatch.opening import Opening
 from rollout.dispatch.senders.seam import AsyncOpened, Opened, SendFault, too_late
 from rollout.dispatch.sending import Sending
 from rollout.dispatch.tail import Tail
 from rollout.dispatch.within import Within
 from rollout.domain.failure import FailureKind
-from rollout.wire.chat import error_event, error_in
-from rollout.wire.sse import WholeEvents
+from rollout.wire.chat import DONE, error_event
+from rollout.wire.sse import WholeEvents, blocks_of
 
 LINGER_SECONDS: Final = 0.05
 """How long to wait for the connection's own end after `[DONE]`; a connection read to its end is used again."""
 
-_LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+_END: Final = b"data: %b\n\n" % DONE
 
 
 class Passage:
@@ -34,13 +37,21 @@ class Passage:
 
     Read into `tail` with `next_token` or `read_token` and hand each piece to `passable`, the empty one at a break
     too, until `is_over`; call `end` once, also where the caller left.
+
+    Attributes:
+        first: what was held back of the stream.
+        is_delivered: whether the caller has all of it, to its end mark; many clients hang up there.
+        stall: seconds without a token that are too long.
+        tail: what is read into.
     """
 
-    __slots__ = ("_events", "_sending", "first", "tail")
+    __slots__ = ("_events", "_sending", "first", "is_delivered", "stall", "tail")
 
     def __init__(self, sending: Sending, opening: Opening) -> None:
         self._sending = sending
         self._events = WholeEvents()
+        self.is_delivered = False
+        self.stall = sending.upstreams.stall_timeout
         self.first = bytes(opening.held)
         opening.held.clear()
         last = sending.records[-1]
@@ -49,14 +60,33 @@ class Passage:
     @property
     def is_over(self) -> bool:
         """Say whether nothing more is to be read."""
-        return self.tail.done or self.tail.fault is not None
+        return self.tail.is_over
 
     def passable(self, piece: bytes) -> bytes:
         """Return how much of a piece that the tail has looked at goes to the caller."""
         events = self._events.feed(piece)
+        tail = self.tail
+        if not (self.is_over or tail.odd or False in tail.verdicts):
+            tail.verdicts.clear()
+            return events
         if self.is_over:
             events += self._events.end()
-        return events if self.tail.fault is None else _before_break(events)
+        return self._meant(events)
+
+    def _meant(self, events: bytes) -> bytes:
+        """Return the events that go on, up to the first that no client could read, tells an error or is `[DONE]`."""
+        goes_on = self.tail.verdicts
+        passed = []
+        for block, has_data in blocks_of(events):
+            if not has_data:
+                passed.append(block)
+            elif not goes_on:
+                break
+            elif goes_on.popleft():
+                passed.append(block)
+        if self.tail.done and self.tail.fault is None:
+            passed.append(_END)
+        return b"".join(passed)
 
     def end(self) -> tuple[bytes, FailureKind | None]:
         """Put on record how it ended; return the last bytes for the caller, and why it broke or was left."""
@@ -70,37 +100,11 @@ class Passage:
         return b"\n\n" + error_event(said, kind=FACES[fault.kind].kind, code=fault.kind.value), fault.kind
 
 
-def _before_break(events: bytes) -> bytes:
-    """Return the events before the first that no client could read, tells an error or is `[DONE]`.
-
-    What came with a break counts; after `[DONE]` nobody would read of it.
-    """
-    ended = 0
-    for line in _LINES.finditer(events):
-        if not _is_sound(line[0]):
-            return events[:ended]
-        if line[0] in (b"\n", b"\r\n", b"\r"):
-            ended = line.end()
-    return events
-
-
-def _is_sound(line: bytes) -> bool:
-    field, _, value = line.strip().partition(b":")
-    if field == b"data":
-        chunk = parsed_chunk(value)
-        return isinstance(chunk, dict) and error_in(chunk) is None
-    return field in (b"", b"event", b"id", b"retry")
-
-
-async def pass_on(
-    sending: Sending, opening: Opening, live: AsyncOpened, send: Send, headers: Headers
-) -> FailureKind | None:
+async def pass_on(passage: Passage, live: AsyncOpened, send: Send, headers: Headers) -> FailureKind | None:
     """Send the head, what was held back, then the rest; return why it broke, None where it came to its end.
 
     The upstream is closed in any case.
     """
-    passage = Passage(sending, opening)
-    stall = sending.upstreams.stall_timeout
     ended = False
     try:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -110,8 +114,9 @@ async def pass_on(
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             if passage.is_over:
                 break
-            piece = await next_token(live, passage.tail, stall)
+            piece = await next_token(live, passage.tail, passage.stall)
         if passage.tail.fault is None:
+            passage.is_delivered = True
             await drain(live)
         ended = True
     finally:

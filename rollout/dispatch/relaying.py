@@ -20,7 +20,6 @@ class _Base:
     def __init__(self, sending: Sending, opening: Opening, finish: Finish) -> None:
         self._finish: Finish | None = finish
         self._passage = Passage(sending, opening)
-        self._stall = sending.upstreams.stall_timeout
         self._piece: bytes | None = self._passage.first
 
     def _body(self) -> bytes:
@@ -61,7 +60,7 @@ class Relay(_Base):
                 if body := self._body():
                     return body
                 if not self._passage.is_over:
-                    self._piece = read_token(live, self._passage.tail, self._stall)
+                    self._piece = read_token(live, self._passage.tail, self._passage.stall)
                     continue
                 if self._passage.tail.fault is None:
                     drain_now(live)
@@ -108,7 +107,7 @@ class AsyncRelay(_Base):
                 if body := self._body():
                     return body
                 if not self._passage.is_over:
-                    self._piece = await next_token(live, self._passage.tail, self._stall)
+                    self._piece = await next_token(live, self._passage.tail, self._passage.stall)
                     continue
                 if self._passage.tail.fault is None:
                     await drain(live)

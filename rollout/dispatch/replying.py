@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from rollout.dispatch.asgi import JSON, Headers
-from rollout.dispatch.completions import Refused, Reply, decided, failure_reply, refusal
+from rollout.dispatch.asgi import Headers
+from rollout.dispatch.completions import Refused, Reply, failure_reply, plain_headers, refusal
 from rollout.dispatch.exchange import Answer
 from rollout.dispatch.sending import Sending
 from rollout.domain.errors import InvalidRequest
@@ -31,5 +31,5 @@ def whole_reply(sending: Sending, verdict: Verdict, answer: Answer | None, const
         error = sending.failed(verdict, answer.fault if answer is not None else None)
         reply = failure_reply(error, verdict.failure or FailureKind.NO_ANSWER)
         return reply._replace(headers=[*reply.headers, *constant])
-    content_type = (b"content-type", answer.content_type.encode("latin-1", "replace") or JSON[1])
-    return Reply(200, [*constant, *decided(sending.decision()), content_type], answer.raw())
+    headers = plain_headers(sending.decision(), answer.content_type, answer.rewrites)
+    return Reply(200, [*constant, *headers], answer.raw())

@@ -148,6 +148,11 @@ class Sending:
         )
         return handing_over(policy) if self._hands_over else policy
 
+    @property
+    def can_leave_the_gateway(self) -> bool:
+        """Say whether somebody else takes a request over that the gateway is not asked."""
+        return self._rescue or self._hands_over
+
     def call(self, attempt: Attempt) -> Call:
         """Return an attempt as an HTTP call; from here on its permit is kept here.
 
@@ -277,6 +282,8 @@ class Sending:
             self.gate.settle(permit, None)
         elif fault.kind is FailureKind.CANCELLED:
             self.gate.release(permit)
+        elif not sent and not fault.fits:
+            self.gate.release(permit, sent=False)  # it was withheld: nothing was learned
         else:
             if permit.path is Path.LITELLM and fault.kind in _FAILED_BY_GATEWAY and self._is_strange:
                 fault = fault._replace(fits=False)  # LiteLLM answers 500 to fields that it allows nobody to set

@@ -16,20 +16,27 @@ from rollout.domain.failure import FailureKind
 from rollout.wire.chat import choices_in, error_of_choice, parse_json, serves
 
 EMPTY: Final = Fault(FailureKind.EMPTY, "an answer with neither text nor a tool call in it")
-_MARKS: Final = re.compile(r'["\\{}\[\]]')
+_FENCE: Final = re.compile(r"(`{3,}|~{3,})[ \t]*[^\s`~]*[ \t]*(?:\r\n?|\n)")
+"""How a Markdown fence begins: its marks, perhaps a word for the language, the end of the line."""
 
 
 class Wanted(NamedTuple):
     """What a request asks of the answer's shape.
 
     `json`: it is to be JSON, `an_object` an object, with the keys in `required`. `limited`: the caller set a limit
-    on tokens.
+    on tokens. `tools`: the names of the tools that cannot be called without arguments; None if no tool is offered.
     """
 
     json: bool = False
     an_object: bool = False
     required: tuple[str, ...] = ()
     limited: bool = False
+    tools: frozenset[str] | None = None
+
+    @property
+    def has_shape(self) -> bool:
+        """Say whether there is more to judge than whether the answer says anything."""
+        return self.json or self.tools is not None
 
 
 _ANYTHING: Final = Wanted()
@@ -40,20 +47,37 @@ def wanted_by(body: Mapping[str, Any]) -> Wanted:
     """Return what a request's body asks of the answer's shape; a format that cannot be read asks for nothing."""
     limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
     nothing = _LIMITED if limited else _ANYTHING
+    if body.get("tools") or body.get("functions"):
+        nothing = Wanted(limited=limited, tools=_needing_arguments(body))
     shape = body.get("response_format")
     if shape is None or not isinstance(shape, Mapping):
         return nothing
     if shape.get("type") == "json_object":
-        return Wanted(json=True, an_object=True, limited=limited)
+        return nothing._replace(json=True, an_object=True)
     if shape.get("type") != "json_schema":
         return nothing
     described = shape.get("json_schema")
     schema = described.get("schema") if isinstance(described, Mapping) else None
     if not isinstance(schema, Mapping):
-        return Wanted(json=True, limited=limited)
-    required = schema.get("required")
-    keys = tuple(each for each in required if isinstance(each, str)) if isinstance(required, list | tuple) else ()
-    return Wanted(json=True, an_object=schema.get("type") == "object", required=keys, limited=limited)
+        return nothing._replace(json=True)
+    return nothing._replace(json=True, an_object=schema.get("type") == "object", required=_required(schema))
+
+
+def _required(schema: Any) -> tuple[str, ...]:
+    required = schema.get("required") if isinstance(schema, Mapping) else None
+    return tuple(each for each in required if isinstance(each, str)) if isinstance(required, list | tuple) else ()
+
+
+def _needing_arguments(body: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the tools whose parameters are not all optional."""
+    tools, functions = body.get("tools"), body.get("functions")
+    described = [each.get("function") for each in _mappings(tools)] + _mappings(functions)
+    names = ((each.get("name"), each.get("parameters")) for each in _mappings(described))
+    return frozenset(name for name, parameters in names if isinstance(name, str) and _required(parameters))
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def error_finish(error: Mapping[str, Any]) -> Fault:
@@ -72,69 +96,81 @@ def judge_answer(document: Mapping[str, Any], wanted: Wanted) -> Fault | None:
             cut = True
         elif serves(message) or choice.get("text"):
             said = True
-            if wanted.json and (problem := _json_problem(message, wanted)) is not None:
+            if wanted.has_shape and (problem := _problem(message, wanted)) is not None:
                 return Fault(FailureKind.INVALID_JSON, problem)
     return None if said or cut else EMPTY
 
 
-def _json_problem(message: Any, wanted: Wanted) -> str | None:
-    content = message.get("content") if isinstance(message, dict) else None
+def _problem(message: Any, wanted: Wanted) -> str | None:
+    if not isinstance(message, dict):
+        return None
+    if wanted.tools is not None and (problem := _call_problem(message, wanted.tools)) is not None:
+        return problem
+    return _json_problem(message, wanted) if wanted.json else None
+
+
+def _call_problem(message: Mapping[str, Any], needing: frozenset[str]) -> str | None:
+    """Return what is wrong with the arguments of a message's tool calls, None if nothing is.
+
+    Calls of another kind than functions have free text. No arguments are as good as an empty object.
+    """
+    functions = [each.get("function") for each in _mappings(message.get("tool_calls"))]
+    for function in _mappings([*functions, message.get("function_call")]):
+        name, arguments = function.get("name"), function.get("arguments")
+        if not arguments or (isinstance(arguments, str) and arguments.isspace()):
+            if name in needing:
+                return f"the tool {name!r:.100} is called without the arguments that it requires"
+        elif isinstance(arguments, str) and not _parsed(arguments).is_json:
+            return f"the tool {name!r:.100} is called with arguments that are no JSON"
+    return None
+
+
+def _json_problem(message: Mapping[str, Any], wanted: Wanted) -> str | None:
+    content = message.get("content")
     if not isinstance(content, str) or not content or message.get("tool_calls") or message.get("refusal"):
         return None  # a tool call or a refusal is an answer of its own
-    try:
-        document = parse_json(content.encode("utf-8", "surrogatepass"))
-    except ValueError:
+    parsed = _parsed(content)
+    if not parsed.is_json:
+        parsed = _parsed(_unfenced(content))
+    if not parsed.is_json:
         return "JSON was asked for, and the text is none"
+    document = parsed.value
     if not isinstance(document, dict):
         return "a JSON object was asked for, and the text is another value" if wanted.an_object else None
     missing = [key for key in wanted.required if key not in document]
     return f"the JSON lacks {', '.join(map(repr, missing[:5]))}, which its schema requires" if missing else None
 
 
-class JsonShape:
-    """Whether text that comes in pieces is one whole JSON object or array, by its brackets and quotes alone.
+class _Parsed(NamedTuple):
+    is_json: bool
+    value: Any = None
 
-    Nothing of the text is kept, so this holds for any length; a document that is cut off is always noticed.
+
+def _parsed(text: str) -> _Parsed:
+    try:
+        return _Parsed(True, parse_json(_utf8(text)))
+    except ValueError:
+        return _Parsed(False)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # a stream may send the two halves of a character as two pieces; one half alone stays an error
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le").encode()
+
+
+def _unfenced(text: str) -> str:
+    """Return what stands in the one Markdown fence around a text, nothing if there is no fence around all of it.
+
+    Models often write one although they were asked for JSON alone, and those who read JSON of models take it away.
+    Whether it is the only fence the parser finds out: with a second one, what is inside is no JSON.
     """
-
-    __slots__ = ("_depth", "_escaped", "_in_text", "_outside")
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._in_text = self._escaped = False
-        self._outside = 0  # 0 before the document, 1 in it, 2 after it, 3 something else than a document
-
-    @property
-    def is_whole(self) -> bool:
-        """Say whether exactly one document came, to its end."""
-        return self._outside == 2
-
-    def feed(self, text: str) -> None:
-        """Take the next piece."""
-        if self._outside != 1:
-            text = text.lstrip()
-            if not text:
-                return
-            self._outside = 1 if self._outside == 0 and text[0] in "{[" else 3
-        if self._outside == 3:
-            return
-        at = 1 if self._escaped else 0
-        self._escaped = False
-        while (found := _MARKS.search(text, at)) is not None:
-            at = found.end()
-            mark = found[0]
-            if self._in_text:
-                if mark == "\\":
-                    self._escaped = at >= len(text)
-                    at += 1
-                elif mark == '"':
-                    self._in_text = False
-            elif mark == '"':
-                self._in_text = True
-            elif mark in "{[":
-                self._depth += 1
-            elif mark in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    self._outside = 3 if self._depth < 0 or text[at:].strip() else 2
-                    return
+    text = text.strip()
+    begun = _FENCE.match(text)
+    if begun is None:
+        return ""
+    inside = text[begun.end() :].rstrip(begun[1][0])
+    closing = len(text) - begun.end() - len(inside)
+    return inside if closing >= len(begun[1]) else ""

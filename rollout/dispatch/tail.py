@@ -9,26 +9,29 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from rollout.dispatch.assembling import MAX_CHARACTERS, Assembly
 from rollout.dispatch.classify import Fault, interrupted
-from rollout.dispatch.opening import Opening, parsed_chunk
+from rollout.dispatch.opening import LOST, Opening
 from rollout.dispatch.parity import restore_chunk, usage_is_estimated
 from rollout.dispatch.senders.seam import SendFault
-from rollout.dispatch.substance import EMPTY, JsonShape, Wanted, error_finish
+from rollout.dispatch.substance import EMPTY, Wanted, error_finish, judge_answer
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
-from rollout.wire.chat import DONE, Usage, choices_in, delivers, error_in, error_of_choice, serves, usage_in
+from rollout.wire.chat import Usage, choices_in, delivers, error_in, error_of_choice, read_event, serves, usage_in
 from rollout.wire.sse import EventTooLong
 
 _CUT_OFF: Final = Fault(FailureKind.TRUNCATED, "the stream ended without [DONE]")
+_TOO_LONG: Final = Fault(FailureKind.INTERRUPTED, f"more than {MAX_CHARACTERS:,} characters of an answer to be judged")
 
 
 class Tail:
-    """The rest of a stream. `keep` says whether chunks are to be handed out; else they are only looked at.
+    """The rest of a stream. `keep` says whether chunks are handed out; else there is a verdict on each event.
 
     Chunks of the gateway are handed out in the upstream's shape; `model` is the one that was asked.
 
     Attributes:
         ready: chunks nobody took yet.
+        verdicts: for each event before the end, whether it goes on to the caller; taken by whoever passes them on.
         done: whether `[DONE]` came.
         fault: why the stream broke, None while it has not.
         usage: what the stream says it used.
@@ -37,15 +40,17 @@ class Tail:
     """
 
     __slots__ = (
+        "_assembly",
+        "_behind_usage",
         "_estimated",
         "_finish",
-        "_json",
-        "_limited",
         "_model",
         "_of_gateway",
         "_parser",
         "_release",
         "_served",
+        "_several",
+        "_wanted",
         "done",
         "fault",
         "keep",
@@ -53,6 +58,7 @@ class Tail:
         "patience",
         "ready",
         "usage",
+        "verdicts",
     )
 
     def __init__(self, opening: Opening, wanted: Wanted, *, path: Path, model: str, keep: bool) -> None:
@@ -61,12 +67,15 @@ class Tail:
         self._estimated = False
         self._parser = opening.parser
         self._release = opening.release
-        self._json = JsonShape() if wanted.json else None
-        self._limited = wanted.limited
+        self._wanted = wanted
+        self._assembly = Assembly() if wanted.has_shape else None
         self._served = False
+        self._several = False
         self._finish: object = None
+        self._behind_usage = False
         self.keep = keep
         self.ready: deque[dict[str, Any]] = deque()
+        self.verdicts: deque[bool] = deque()
         self.done = False
         self.moved = True
         self.patience = 0.0
@@ -76,9 +85,19 @@ class Tail:
         opening.events = []
 
     @property
+    def odd(self) -> bool:
+        """Say whether anything came that says nothing, beside data, comments and empty lines."""
+        return self._parser.odd
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether nothing more is to be read."""
+        return self.done or self.fault is not None
+
+    @property
     def waiting(self) -> bool:
         """Say whether more bytes are needed before anything else can happen."""
-        return not (self.ready or self.done or self.fault)
+        return not (self.ready or self.is_over)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes; empty bytes are the end of the stream."""
@@ -100,35 +119,62 @@ class Tail:
         for event in events:
             if self.done or self.fault is not None:
                 return
-            if event == DONE:
+            try:
+                chunk = read_event(event)
+            except ValueError:
+                self.fault = Fault(FailureKind.INTERRUPTED, "something else than a JSON object in a stream")
+                return
+            if isinstance(chunk, bytes):
                 self.done = True
                 self.fault = self._lacking()
                 return
-            chunk = parsed_chunk(event)
-            if isinstance(chunk, dict):
-                self._look(chunk, suspect=b"error" in event)
-            else:
-                self.fault = Fault(FailureKind.INTERRUPTED, "something else than JSON in the middle of a stream")
+            goes_on = chunk is not None and self._look(chunk, suspect=b"error" in event)
+            if not goes_on and self.is_over:
+                return
+            if not self.keep:
+                self.verdicts.append(goes_on)
+            elif goes_on and chunk is not None:
+                if self._of_gateway:
+                    restore_chunk(chunk, model=self._model)
+                self.ready.append(chunk)
 
-    def _look(self, chunk: dict[str, Any], *, suspect: bool) -> None:
-        """Look at a chunk; `suspect` where the word error is in it, without which it holds none."""
+    def _look(self, chunk: dict[str, Any], *, suspect: bool) -> bool:
+        """Look at a chunk and say whether it goes on; `suspect` if the word error is in it, else it tells no error."""
+        if self._finish is not None and self._of_gateway and self._is_late(chunk):
+            return False
         if "usage" in chunk and (usage := usage_in(chunk)) is not None:
             self.usage, self.moved = usage, True
             self._estimated = self._of_gateway and usage_is_estimated(chunk, release=self._release)
+            self._behind_usage = self._finish is not None
         if suspect and (error := error_in(chunk)) is not None:
             self.fault = interrupted(Path.LITELLM if self._of_gateway else Path.OPENROUTER, error)
-            return
+            return False
         for choice in choices_in(chunk):
             if suspect and (failed := error_of_choice(choice)) is not None:
                 self.fault = error_finish(failed)
-                return
+                return False
             self._choice(choice)
-        if self.keep:
-            if self._of_gateway:
-                restore_chunk(chunk, model=self._model)
-            self.ready.append(chunk)
+        return self.fault is None
+
+    def _is_late(self, chunk: dict[str, Any]) -> bool:
+        """Say whether a chunk that comes after the end of the gateway's only choice brings more of it.
+
+        After the usage, which LiteLLM sends last, the upstream sent it behind its own end mark: nothing of the answer.
+        Before, LiteLLM took a piece of the answer for the end mark, and that piece is gone.
+        """
+        if self._several or not any(serves(choice.get("delta")) for choice in choices_in(chunk)):
+            return False
+        if not self._behind_usage:
+            self.fault = LOST._replace(kind=FailureKind.INTERRUPTED)
+        return True
 
     def _choice(self, choice: dict[str, Any]) -> None:
+        if choice.get("index"):
+            self._several = True
+        if self._assembly is not None:
+            self._assembly.take(choice)
+            if self._assembly.is_too_long:
+                self.fault = _TOO_LONG
         if not self.moved:
             self.moved = delivers(choice)
         if finish := choice.get("finish_reason"):
@@ -139,20 +185,15 @@ class Tail:
             return
         if not self._served:
             self._served = serves(delta)
-        if self._json is not None:
-            if delta.get("tool_calls") or delta.get("refusal") or choice.get("index"):
-                self._json = None  # an answer of another kind, or one of several
-            elif isinstance(content := delta.get("content"), str):
-                self._json.feed(content)
 
     def _lacking(self) -> Fault | None:
         """Return what is missing from a stream that came to its proper end."""
         if self._estimated:
             return Fault(FailureKind.TRUNCATED, "the stream broke off behind the gateway, which made up its end")
-        if self._limited and self._finish == "length":
+        if self._assembly is not None:
+            # the gateway loses why any choice but the first one ended: it may have been the caller's limit
+            lost = "length" if self._of_gateway and self._several else None
+            return judge_answer(self._assembly.document(unknown_finish=lost), self._wanted)
+        if self._wanted.limited and self._finish == "length":
             return None
-        if not self._served:
-            return EMPTY
-        if self._json is not None and not self._json.is_whole:
-            return Fault(FailureKind.INVALID_JSON, "JSON was asked for, and the text is no whole document")
-        return None
+        return None if self._served else EMPTY

@@ -186,14 +186,16 @@ class Chunks:
         """Write the first chunk: the role, no content."""
         return self.delta({"role": "assistant", "content": ""})
 
-    def content(self) -> list[bytes]:
-        """Write the chunks of the text, or of the tool call."""
+    def content(self, around: str = "") -> list[bytes]:
+        """Write the chunks of the text, or of the tool call; `around` a text there are three, with it in the middle."""
         answer = self.answer
+        whole = (answer.text if answer.tool is None else answer.arguments) or ""
+        pieces = list(whole.partition(around)) if around else _pieces(whole)
         if answer.tool is None:
-            return [self.delta({"role": "assistant", "content": piece}) for piece in _pieces(answer.text or "")]
+            return [self.delta({"role": "assistant", "content": piece}) for piece in pieces]
         call = answer.call() | {"index": 0}
         call["function"] = {"name": answer.tool, "arguments": ""}
-        rest = [{"index": 0, "function": {"arguments": piece}} for piece in _pieces(answer.arguments)]
+        rest = [{"index": 0, "function": {"arguments": piece}} for piece in pieces]
         return [self.delta({"role": "assistant", "content": None, "tool_calls": [each]}) for each in (call, *rest)]
 
     def finish(self, finish_reason: str | None = None) -> bytes:

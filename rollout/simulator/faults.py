@@ -55,6 +55,14 @@ class Kind(StrEnum):
     CUT_CONNECTION = "cut_connection"  # the socket closes in the middle
     COSTS_MONEY = "costs_money"  # usage.cost is `cost`
     BILLS_OWN_KEY = "bills_own_key"  # usage.cost is 0; `cost` is billed to the provider key of the account's own
+    # what free models do without any fault in it
+    FENCED = "fenced"  # the text stands in a Markdown fence
+    THOUGHT_IN_TAGS = "thought_in_tags"  # the text begins with <think>, and no field holds any reasoning
+    STOP_AFTER_TOOL_CALL = "stop_after_tool_call"  # finish_reason "stop" although a tool is called
+    UNKNOWN_FINISH = "unknown_finish"  # a finish_reason that nobody else says
+    END_MARK_IN_TEXT = "end_mark_in_text"  # one piece of the text, or of a tool call's arguments, holds [DONE]
+    BROKEN_ARGUMENTS = "broken_arguments"  # half of a tool call's arguments
+    EVENTS_WITHOUT_MEANING = "events_without_meaning"  # null, empty data, other fields, a whole answer after [DONE]
 
 
 PARAMETERS: Final[Mapping[Kind, Mapping[str, float]]] = MappingProxyType(

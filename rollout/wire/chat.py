@@ -49,6 +49,30 @@ _BLANKS: Final = " \t\n\r"
 _read: Final = json.JSONDecoder(parse_constant=_no_constant).raw_decode  # json.loads would build one for each document
 
 
+def read_event(data: bytes) -> dict[str, Any] | bytes | None:
+    """Read the data of one event of a stream.
+
+    Returns:
+        The chunk; `DONE` at the end mark, white space around it or not; None if the event says nothing, which is so
+        for empty data and for `null`.
+
+    Raises:
+        ValueError: it is something else than a JSON object: no JSON, or a number, a text, a list, true or false.
+    """
+    try:
+        chunk = parse_json(data)
+    except ValueError:
+        said = data.strip()
+        if not said:
+            return None
+        if said == DONE:
+            return DONE
+        raise
+    if chunk is None or isinstance(chunk, dict):
+        return chunk
+    raise ValueError("it is JSON, but no object")
+
+
 def dump_json(document: Any) -> bytes:
     """Write a document as compact ASCII JSON; escapes keep even lone surrogates sendable.
 

@@ -6,6 +6,8 @@ which the end of the stream cut off is still handed out: upstreams end with `dat
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Final
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
@@ -13,6 +15,11 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
 _LINE_BYTES: Final = 64
 """What a line costs in memory besides what stands in it."""
+
+BOM: Final = b"\xef\xbb\xbf"
+"""A byte order mark; a stream may begin with one, and it means nothing."""
+
+_LINES: Final = re.compile(rb"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 
 _BLANK_LINES: Final = (b"\n\n", b"\r\r", b"\n\r")
 """How an empty line begins, with the end of the line before it; "\\r\\n" may be that end, and its own."""
@@ -27,9 +34,12 @@ class EventParser:
 
     Comments, `event:`, `id:` and `retry:` fields are skipped. The data of one event is bytes, its lines joined
     by a newline; what they mean, and whether they are UTF-8 at all, is for the reader.
+
+    Attributes:
+        odd: whether anything but data, comments and empty lines came: a field that says nothing, a byte order mark.
     """
 
-    __slots__ = ("_after_cr", "_buffer", "_data", "_max_bytes", "_scanned", "_size")
+    __slots__ = ("_after_cr", "_begun", "_buffer", "_data", "_max_bytes", "_scanned", "_size", "odd")
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self._buffer = bytearray()
@@ -37,7 +47,9 @@ class EventParser:
         self._data: list[bytes] = []
         self._size = 0
         self._after_cr = False
+        self._begun = False
         self._max_bytes = max_bytes
+        self.odd = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the data of every event that these bytes complete.
@@ -82,6 +94,10 @@ class EventParser:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
+        if not self._begun:
+            self._begun = True
+            if line.startswith(BOM):
+                line, self.odd = line[len(BOM) :], True
         if not line:
             if self._data:
                 events.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
@@ -91,6 +107,8 @@ class EventParser:
             self._keep(line[6:] if line.startswith(b"data: ") else line[5:])
         elif line == b"data":
             self._keep(b"")
+        elif not line.startswith(b":"):
+            self.odd = True
 
     def _keep(self, data: bytes) -> None:
         self._data.append(data)
@@ -136,3 +154,24 @@ class WholeEvents:
         rest = bytes(self._rest)
         self._rest.clear()
         return rest
+
+
+def blocks_of(data: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Split bytes at their empty lines; yield each part with what has a meaning in it, and whether that is data.
+
+    What has a meaning are data, comments, and the empty line that ends them. A part without any of them is empty.
+    """
+    kept: list[bytes] = []
+    has_data = False
+    for found in _LINES.finditer(data.removeprefix(BOM)):
+        line = found[0]
+        if line in (b"\n", b"\r\n", b"\r"):
+            yield (b"".join(kept) + line if kept else b""), has_data
+            kept, has_data = [], False
+        elif line.partition(b":")[0].rstrip(b"\r\n") == b"data":
+            kept.append(line)
+            has_data = True
+        elif line.startswith(b":"):
+            kept.append(line)
+    if kept:
+        yield b"".join(kept), has_data

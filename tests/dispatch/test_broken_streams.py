@@ -74,17 +74,24 @@ class Front:
 
     async def ask(self, user: str, send: Any = None) -> list[Any]:
         """Return the data of the events that came."""
+        await self.call(user, send)
+        data = (each.strip() for each in self.passed.split(b"\n\n"))
+        return [json.loads(each.removeprefix(b"data: ")) for each in data if each.startswith(b"data")]
+
+    async def call(self, user: str, send: Any = None, hangs_up: asyncio.Event | None = None) -> None:
+        """Send a request; what comes is in `passed`. The caller `hangs_up` once that is set."""
         body = json.dumps({"messages": HEJ, "stream": True, "user": user}).encode()
         headers = [(b"content-type", b"application/json")]
         scope = {"type": "http", "path": "/v1/chat/completions", "method": "POST", "headers": headers}
         messages = [{"type": "http.request", "body": body}]
 
         async def receive() -> Any:
-            return messages.pop() if messages else await asyncio.Event().wait()
+            if messages:
+                return messages.pop()
+            await (hangs_up or asyncio.Event()).wait()
+            return {"type": "http.disconnect"}
 
         await CompletionsApp(self.dispatcher, lambda _: True)(scope, receive, send or self.send)
-        data = (each.strip() for each in self.passed.split(b"\n\n"))
-        return [json.loads(each.removeprefix(b"data: ")) for each in data if each.startswith(b"data")]
 
 
 @pytest.mark.parametrize(("user", "told"), [("off", DIRECT), ("on", GATEWAY)])
@@ -187,3 +194,31 @@ async def test_a_stream_without_a_cost_is_made_up_unless_its_gateway_is_too_old_
         await dispatcher.aclose()
     assert text == "He"
     assert [exchange.failure for exchange in seen] == [failure]
+
+
+class Lingering(Upstream):
+    """Keeps its connection open after everything was sent."""
+
+    async def next(self) -> bytes:
+        if not self._left:
+            await asyncio.Event().wait()
+        return self._left.pop(0)
+
+
+@pytest.mark.parametrize(("last", "failure"), [(b"data: [DONE]\n\n", None), (WORD, FailureKind.CANCELLED)])
+async def test_a_caller_that_hangs_up_at_the_end_mark_has_left_nothing(last: bytes, failure: Any) -> None:
+    front = Front()
+    upstream = Lingering(WORD, last)
+    front.dispatcher = Dispatcher(
+        world.FixedClient(world.upstreams_at("http://127.0.0.1:1")), observe=front.seen.append, async_sender=upstream
+    )
+    came = asyncio.Event()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        await front.send(message)
+        if last in front.passed.removeprefix(WORD):
+            came.set()
+
+    await front.call("off", send, hangs_up=came)
+    assert upstream.closed
+    assert [each.failure for each in front.seen] == [failure]

@@ -130,10 +130,47 @@ def test_reasoning_has_one_name_and_its_details() -> None:
     }
 
 
-def test_reasoning_under_another_name_alone_is_kept() -> None:
-    message = {"content": "Hej", "role": "assistant", "reasoning_content": "Hm"}
+@pytest.mark.parametrize("content", ["Hej", "", None])
+def test_a_thought_in_tags_stands_at_the_head_of_the_content_again(content: Any) -> None:
+    message = {"content": content, "role": "assistant", "reasoning_content": "\nHm\n"}
     answer, _ = restored(gateway_answer(message=message))
-    assert answer["choices"][0]["message"]["reasoning_content"] == "Hm"
+    assert answer["choices"][0]["message"] == {
+        "content": f"<think>\nHm\n</think>{content or ''}",
+        "role": "assistant",
+    }
+
+
+@pytest.mark.parametrize("elsewhere", [{"reasoning": None}, {"reasoning": "Other"}, {"reasoning_details": []}])
+def test_reasoning_beside_a_field_of_the_upstreams_own_stays_where_it_is(elsewhere: Any) -> None:
+    message = {"content": "Hej", "reasoning_content": "Hm", "provider_specific_fields": elsewhere}
+    answer, _ = restored(gateway_answer(message=message))
+    assert answer["choices"][0]["message"] == {"content": "Hej", "reasoning_content": "Hm", **elsewhere}
+
+
+CALLS = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("written", "native", "calls", "said"),
+    [
+        ("stop", None, None, None),
+        ("tool_calls", None, CALLS, None),
+        ("tool_calls", "stop", CALLS, "stop"),
+        ("tool_calls", "STOP", CALLS, "tool_calls"),
+        ("tool_calls", "stop", None, "tool_calls"),
+        ("stop", "stop", None, "stop"),
+        ("stop", "end_turn", None, "stop"),
+        ("length", None, None, "length"),
+    ],
+)
+def test_a_reason_to_finish_that_the_native_one_shows_is_put_back(
+    written: str, native: Any, calls: Any, said: Any
+) -> None:
+    message = {"content": "Hej", "role": "assistant", "tool_calls": calls}
+    elsewhere = {"native_finish_reason": native}
+    document = gateway_answer(message=message, finish_reason=written, provider_specific_fields=elsewhere)
+    answer, _ = restored(document)
+    assert answer["choices"][0]["finish_reason"] == said
 
 
 def test_a_field_nobody_knows_goes_back_to_its_message() -> None:

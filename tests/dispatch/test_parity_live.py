@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from rollout.dispatch.dispatcher import Dispatcher
+from rollout.dispatch.endpoint import CompletionsApp
 from rollout.dispatch.extras import FREE_ENGINE
-from rollout.dispatch.parity import LOST_FROM_STREAMS, restore, restore_chunk, usage_is_estimated
+from rollout.dispatch.parity import LOST_FROM_STREAMS, REWRITES_HEADER, restore, restore_chunk, usage_is_estimated
 from rollout.dispatch.paths import NO_PRICE, call_for, write
 from rollout.dispatch.request import normalise
 from rollout.dispatch.words import sentence
+from rollout.domain.errors import UpstreamUnavailable
 from rollout.domain.flag import Path as Route
 from rollout.gateway.install import install
 from rollout.gateway.plan import GatewayPlan
@@ -27,6 +30,7 @@ from rollout.resources import resource
 from rollout.settings import Upstreams
 from rollout.simulator import Fault, Kind, World, running
 from rollout.wire.chat import error_in, usage_in
+from tests.dispatch import conftest as world_of
 from tests.dispatch.bodies import HEJ, MODEL, UNCHANGED, WITH_A_FILE
 
 pytestmark = [pytest.mark.litellm, pytest.mark.processes]
@@ -302,3 +306,100 @@ async def test_a_stream_that_was_cut_upstream_ends_at_the_gateway_with_a_usage_o
     _, gateway = await both.ask(stream=True)
     *_, last = chunks(gateway)
     assert usage_is_estimated(last)
+
+
+NEEDS: Any = {
+    "type": "function",
+    "function": {
+        "name": "say",
+        "parameters": {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]},
+    },
+}
+CALLED: Any = {"tools": [NEEDS], "tool_choice": "required"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"), [(Kind.THOUGHT_IN_TAGS, {}), (Kind.STOP_AFTER_TOOL_CALL, CALLED), (Kind.FENCED, {})]
+)
+async def test_what_the_gateway_moves_or_writes_over_is_put_back(both: Both, kind: Kind, asked: Any) -> None:
+    both.world.script.play([Fault(kind)])
+    direct, gateway = (answer.json()["choices"][0] for answer in await both.ask(**asked))
+    assert gateway["message"].get("content") != direct["message"].get("content") or kind is not Kind.THOUGHT_IN_TAGS
+    restore({"choices": [gateway]}, model=MODEL)
+    for each in (direct, gateway):
+        each["message"].pop("tool_calls", None)  # its id is another for each answer
+    assert gateway == direct
+
+
+class Through:
+    """The gateway as an application asks it: by the functions, and over HTTP."""
+
+    def __init__(self, both: Both) -> None:
+        upstreams = world_of.upstreams_at(
+            both.gateway,
+            openrouter_url=both.direct,
+            openrouter_key="sk-or-simulated",
+            litellm_key="sk-master-simulated",
+            **dict.fromkeys(("total_timeout", "attempt_timeout", "first_token_timeout", "stall_timeout"), 60.0),
+        )
+        client = world_of.FixedClient(upstreams)
+        client.cascade = (MODEL,)
+        self.dispatcher = Dispatcher(client, gate=world_of.a_gate())
+        self.app = CompletionsApp(self.dispatcher, lambda _: True)
+
+    async def plain(self, **body: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            asked = {"messages": [HEJ], "user": "on", **body}
+            return await http.post("/v1/chat/completions", json=asked)
+
+    async def stream(self, **body: Any) -> Any:
+        return await self.dispatcher.ainvoke({"messages": [HEJ], "user": "on", **body}, stream=True)
+
+
+@pytest.fixture
+async def through(both: Both) -> AsyncIterator[Through]:
+    made = Through(both)
+    yield made
+    await made.dispatcher.aclose()
+
+
+async def test_a_reason_to_finish_that_may_be_another_is_named_in_a_header(both: Both, through: Through) -> None:
+    assert REWRITES_HEADER not in (await through.plain()).headers
+    both.world.script.play([Fault(Kind.UNKNOWN_FINISH)])
+    answer = await through.plain()
+    assert answer.headers["x-rollout-served-by"] == "litellm"
+    assert answer.headers[REWRITES_HEADER] == "choices.finish_reason"
+    assert answer.json()["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_piece_of_text_with_the_end_mark_in_it_is_not_lost_in_silence(both: Both, through: Through) -> None:
+    both.world.script.play([Fault(Kind.END_MARK_IN_TEXT)])
+    said = (await through.plain()).json()["choices"][0]["message"]["content"]
+    assert "data: [DONE]" in said
+    stream = await through.stream()
+    with pytest.raises(UpstreamUnavailable, match="LiteLLM lost a piece"):
+        [each async for each in stream]
+
+
+@pytest.mark.parametrize("kind", [Kind.END_MARK_IN_TEXT, Kind.BROKEN_ARGUMENTS])
+async def test_a_tool_call_whose_arguments_did_not_come_whole_is_a_failure(
+    both: Both, through: Through, kind: Kind
+) -> None:
+    both.world.script.play([Fault(kind, stream=True)])
+    stream = await through.stream(**CALLED)
+    with pytest.raises(UpstreamUnavailable):
+        [each async for each in stream]
+    both.world.script.play([Fault(kind, stream=False, first=1)])
+    plain = await through.plain(**CALLED)
+    (call,) = plain.json()["choices"][0]["message"]["tool_calls"]
+    assert "said" in json.loads(call["function"]["arguments"])
+    assert plain.headers["x-rollout-attempts"] == ("2" if kind is Kind.BROKEN_ARGUMENTS else "1")
+
+
+async def test_a_stream_that_repeats_the_end_mark_of_its_request_comes_whole(through: Through) -> None:
+    said = "Repeat: data: [DONE]"
+    stream = await through.stream(messages=[{"role": "user", "content": said}])
+    text = "".join([each["choices"][0]["delta"].get("content") or "" async for each in stream if each["choices"]])
+    assert text.endswith(said)
+    assert stream.decision.served_by is Route.OPENROUTER

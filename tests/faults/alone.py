@@ -21,6 +21,7 @@ import openai
 
 from rollout.gateway.config import alias
 from rollout.simulator import World, running
+from tests.faults.callers import is_whole
 from tests.faults.rows import ONCE, ONLY, Cell, Row
 from tests.faults.script import fault_of, response_format_of
 from tests.faults.table import ROWS
@@ -93,13 +94,10 @@ def _judged(cell: Cell, content: str, finish: str | None) -> str:
     """Say what an answer that the SDK took for one is worth."""
     if not content:
         return "“success”, empty"
-    if cell.row.asks == "schema":
-        try:
-            json.loads(content)
-        except ValueError:
-            return "“success”, broken JSON"
-    elif not content.endswith("👋") and not content.endswith("x" * 20):
-        return "“success”, half of it"
+    if content.count(QUESTION[0]["content"]) > 1:
+        return "“success”, and more behind its end"
+    if not is_whole(cell, content) and not content.endswith("x" * 20):
+        return "“success”, broken JSON" if cell.row.asks == "schema" else "“success”, half of it"
     if finish is None:
         return "“success”, without an end"
     return "served"

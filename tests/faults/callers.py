@@ -34,9 +34,13 @@ class Got:
 
 def is_whole(cell: Cell, content: str) -> bool:
     """Say whether an answer is all that the upstream says to such a question."""
+    question = QUESTION[0]["content"]
     if cell.row.asks == "schema":
-        return content == '{"city": "simulated", "people": 0}'
-    return content.endswith(QUESTION[0]["content"])
+        answer = '{"city": "simulated", "people": 0}'
+        return content == (f"```json\n{answer}\n```" if cell.row.kind is Kind.FENCED else answer)
+    if cell.row.kind is Kind.END_MARK_IN_TEXT and "data: [DONE]" not in content:
+        return False
+    return content.endswith(question) and content.count(question) == 1
 
 
 def _patience(cell: Cell) -> float | None:

@@ -46,6 +46,24 @@ LiteLLM rewrites what an upstream sends. What it restores or drops without a tra
 """
 
 _LEGEND: Final = """
+## What counts as an answer
+
+One rule judges plain answers and streams; a stream is put together again for it, if the request asks for JSON or offers
+tools.
+
+- **JSON** (`response_format`): the whole text is one JSON document, of any root; an object if the schema says so, with
+  the keys that the schema requires at its root. One Markdown fence around the whole (three or more backticks or tildes,
+  with or without a word for the language) is accepted and delivered as it came. Text outside the fence, a second fence,
+  or anything else than JSON inside is a failure. A tool call or a refusal is an answer of its own.
+- **Tool calls**: the arguments are JSON, or empty for a tool that requires none.
+- What the caller's own `max_tokens` cut off is judged by neither.
+
+In a stream, what says nothing is skipped, wherever it stands and for every reader: comments, empty data, `data: null`,
+the fields `event`, `id` and `retry` and unknown ones, a byte order mark, every kind of line end. Comments still reach
+the callers of the endpoint and the transports, as they keep a connection alive; the rest does not, because clients
+stumble over it. A number, a text, a list, true or false as an event's data are garbage. The end mark may have white
+space around it. Nothing that stands behind it is delivered.
+
 ## The errors
 
 | Error | HTTP | When |

@@ -268,6 +268,32 @@ ROWS: Final[tuple[Row, ...]] = (
         gateway_stream=f"g1:invalid_json -> part, {UNAVAILABLE}",
     ),
     Row(
+        name="JSON in a Markdown fence",
+        kind=Kind.FENCED,
+        meets=ALL,
+        asks="schema",
+        direct="d1:ok",
+        gateway="g1:ok",
+        note="one fence around the whole is accepted, and delivered as it came",
+    ),
+    Row(
+        name="Events without meaning",
+        kind=Kind.EVENTS_WITHOUT_MEANING,
+        meets=ALL,
+        direct="d1:ok",
+        gateway="g1:ok",
+        note="`null`, empty data, other fields and all that follows `[DONE]` are left out",
+    ),
+    Row(
+        name="[DONE] in a piece of the text",
+        kind=Kind.END_MARK_IN_TEXT,
+        direct="d1:ok",
+        gateway="g1:ok",
+        gateway_stream=f"g1:interrupted -> part, {UNAVAILABLE}",
+        limit="LiteLLM takes a piece of a stream with [DONE] in it for the end and drops it, and if it is the answer's "
+        "last piece nothing shows it; a stream whose request speaks of [DONE] is therefore asked directly",
+    ),
+    Row(
         name="Half a document",
         kind=Kind.TRUNCATED_JSON,
         direct="d1:no_answer d2:ok",

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from rollout.wire.chat import (
+    DONE,
     Usage,
     choices_in,
     delivers,
@@ -14,6 +15,7 @@ from rollout.wire.chat import (
     is_completion,
     models_document,
     parse_json,
+    read_event,
     served_model,
     serves,
     usage_in,
@@ -167,3 +169,20 @@ NO_DETAILS: Any = [None, [], "0.25", {}, *({"upstream_inference_cost": each} for
 def test_what_an_answer_used_is_read_as_far_as_it_is_sane(usage: Any, expected: Any) -> None:
     assert usage_in({"usage": usage}) == expected
     assert usage_in(usage) is None or usage is None
+
+
+@pytest.mark.parametrize("data", [b"", b" ", b"\n", b"null", b" null\n"])
+def test_an_event_that_says_nothing_is_nothing(data: bytes) -> None:
+    assert read_event(data) is None
+
+
+@pytest.mark.parametrize("data", [DONE, b" [DONE]", b"[DONE] \t", b"[DONE]\n"])
+def test_the_end_mark_is_read_with_white_space_around_it(data: bytes) -> None:
+    assert read_event(data) == DONE
+
+
+def test_a_chunk_is_an_object() -> None:
+    assert read_event(b' {"choices": []}') == {"choices": []}
+    for data in (b"5", b"true", b'"[DONE]"', b'["DONE"]', b"[]", b"{", b"DONE", b"[DONE]x", b"\xff"):
+        with pytest.raises(ValueError):
+            read_event(data)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.wire.sse import EventParser, EventTooLong, WholeEvents
+from rollout.wire.sse import BOM, EventParser, EventTooLong, WholeEvents, blocks_of
 
 STREAM = 'event: x\n: a comment\ndata: {"a": "å👋"}\n\ndata: one\ndata: two\nid: 4\n\n\ndata\n\ndata:[DONE]'.encode()
 EVENTS = ['{"a": "å👋"}'.encode(), b"one\ntwo", b"", b"[DONE]"]
@@ -71,3 +71,41 @@ def test_what_is_longer_than_any_event_waits_for_nothing() -> None:
     events = WholeEvents(max_bytes=100)
     assert events.feed(b": x\n" * 25) == b""
     assert events.feed(b": x\n") == b": x\n" * 26
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_byte_order_mark_at_the_head_means_nothing(newline: bytes, size: int) -> None:
+    raw = BOM + STREAM.replace(b"\n", newline)
+    assert parsed(*(raw[at : at + size] for at in range(0, len(raw), size))) == EVENTS
+
+
+@pytest.mark.parametrize(
+    ("raw", "odd"),
+    [
+        (b"data: a\n\n", False),
+        (b": c\n\ndata: a\n\ndata\n\n", False),
+        (b"data: a\r\n\r\n: c\r\n\r\n", False),
+        (BOM + b"data: a\n\n", True),
+        (b"id: 1\ndata: a\n\n", True),
+        (b"event: x\n\n", True),
+        (b"retry: 5\n\n", True),
+        (b"mood: good\n\n", True),
+        (b"data : a\n\n", True),
+    ],
+)
+def test_a_parser_notes_what_is_neither_data_nor_a_comment(raw: bytes, odd: bool) -> None:
+    parser = EventParser()
+    parser.feed(raw)
+    assert parser.odd is odd
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_blocks_hold_data_and_comments_alone_and_one_has_data_for_each_event(newline: bytes) -> None:
+    raw = BOM + STREAM.replace(b"\n", newline)
+    blocks = list(blocks_of(raw))
+    assert sum(has_data for _, has_data in blocks) == len(EVENTS)
+    kept = b"".join(block for block, _ in blocks)
+    assert parsed(kept) == EVENTS
+    assert b": a comment" in kept
+    assert not any(each in kept for each in (b"event:", b"id:", BOM))
