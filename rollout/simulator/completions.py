@@ -15,9 +15,10 @@ from rollout.simulator import refusals
 from rollout.simulator.answers import answer_to, forced_tool
 from rollout.simulator.exchange import JSON, ClientLeft, Exchange, TooLarge
 from rollout.simulator.faults import Fault
-from rollout.simulator.misbehave import Scene, play, scripted_refusal, send_answer
+from rollout.simulator.misbehave import play, scripted_refusal
 from rollout.simulator.models import FREE_SUFFIX, Model
 from rollout.simulator.refusals import Refusal
+from rollout.simulator.scene import Scene, send_answer
 from rollout.simulator.schemas import SchemaError
 from rollout.simulator.world import World
 

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from rollout.simulator import refusals
 from rollout.simulator.account import Exhausted, Window
-from rollout.simulator.answers import DONE, KEEP_ALIVE, Answer, Chunks, plain_document
-from rollout.simulator.exchange import EVENTS, HTML, JSON, Exchange
+from rollout.simulator.answers import DONE, KEEP_ALIVE, Chunks, plain_document
+from rollout.simulator.exchange import HTML
 from rollout.simulator.faults import Fault, Kind
+from rollout.simulator.habits import HABITS
 from rollout.simulator.refusals import Refusal
+from rollout.simulator.scene import Scene, send_answer, send_plain, send_rest
 from rollout.simulator.world import World
 
 _MARK: Final = b'"content": "@@"'  # unescaped quotes: no id or text can hold it
@@ -22,27 +24,6 @@ _DEFAULT_LIMITS: Final = {Window.MINUTE: 20, Window.DAY: 50}
 _HTML_PAGE: Final = (
     b"<!DOCTYPE html><html><head><title>Checking your browser</title></head><body>One moment</body></html>"
 )
-
-
-@dataclass(slots=True)
-class Scene:
-    """What a fault is played with: the answer as it would have been, and the way to the client."""
-
-    world: World
-    exchange: Exchange
-    fault: Fault
-    answer: Answer
-    stream: bool
-
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The headers of a normal answer."""
-        return head_of(self.answer, stream=self.stream)
-
-
-def head_of(answer: Answer, *, stream: bool) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the headers of an answer."""
-    return (EVENTS if stream else JSON, (b"x-generation-id", answer.id.encode()))
 
 
 def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> Refusal | None:
@@ -87,26 +68,6 @@ def scripted_refusal(fault: Fault, world: World, model: str, provider: str) -> R
             return None
 
 
-async def send_answer(exchange: Exchange, answer: Answer, *, stream: bool, between: float = 0.0) -> None:
-    """Send an answer as it should be, with a pause of `between` seconds between the chunks of a stream."""
-    if not stream:
-        await exchange.respond(200, head_of(answer, stream=False), json.dumps(plain_document(answer)).encode())
-        return
-    exchange.watch()
-    await exchange.start(200, head_of(answer, stream=True))
-    await exchange.write(KEEP_ALIVE)
-    await _rest(exchange, Chunks(answer), between)
-
-
-async def _rest(exchange: Exchange, chunks: Chunks, between: float = 0.0) -> None:
-    await exchange.write(chunks.role())
-    for piece in chunks.content():
-        if between:
-            await exchange.pause(between)
-        await exchange.write(piece)
-    await exchange.end(chunks.finish() + chunks.usage() + DONE)
-
-
 async def _begin(scene: Scene) -> Chunks:
     """Start a stream and send its first token; what goes wrong comes a moment later, in a packet of its own."""
     chunks = Chunks(scene.answer)
@@ -114,12 +75,6 @@ async def _begin(scene: Scene) -> Chunks:
     await scene.exchange.write(KEEP_ALIVE + chunks.role() + chunks.content()[0])
     await scene.exchange.pause(_APART_SECONDS)
     return chunks
-
-
-async def _plain(scene: Scene, change: Callable[[dict[str, Any]], None]) -> None:
-    document = plain_document(scene.answer)
-    change(document)
-    await scene.exchange.respond(200, scene.headers, json.dumps(document).encode())
 
 
 def _body(scene: Scene) -> bytes:
@@ -160,7 +115,7 @@ async def _slow(scene: Scene) -> None:
     await scene.exchange.start(200, scene.headers)
     await scene.exchange.write(KEEP_ALIVE)
     await scene.exchange.pause(scene.fault.parameter("seconds"))
-    await _rest(scene.exchange, Chunks(scene.answer), scene.fault.parameter("chunk_seconds"))
+    await send_rest(scene.exchange, Chunks(scene.answer), scene.fault.parameter("chunk_seconds"))
 
 
 async def _finish_reason_error(scene: Scene) -> None:
@@ -183,7 +138,7 @@ async def _finish_reason_error(scene: Scene) -> None:
         choice["message"].update(content="" if at_once else (scene.answer.text or "")[:20])
         choice["message"].pop("tool_calls", None)
 
-    await _plain(scene, change)
+    await send_plain(scene, change)
 
 
 async def _error_in_200_body(scene: Scene) -> None:
@@ -264,12 +219,12 @@ async def _giant_line(scene: Scene) -> None:
 
 async def _odd_first_chunk(scene: Scene) -> None:
     if not scene.stream:
-        await _plain(scene, lambda document: document["choices"][0]["message"].pop("role"))
+        await send_plain(scene, lambda document: document["choices"][0]["message"].pop("role"))
         return
     chunks = Chunks(scene.answer)
     await scene.exchange.start(200, scene.headers)
     await scene.exchange.write(chunks.event(service_tier="default"))
-    await _rest(scene.exchange, chunks)
+    await send_rest(scene.exchange, chunks)
 
 
 async def _odd_last_chunk(scene: Scene) -> None:
@@ -287,7 +242,7 @@ async def _equal_pieces(scene: Scene) -> None:
     chunks = Chunks(scene.answer)
     await scene.exchange.start(200, scene.headers)
     await scene.exchange.write(chunks.delta({"role": "assistant", "content": piece}) * _EQUAL_PIECES)
-    await _rest(scene.exchange, chunks)
+    await send_rest(scene.exchange, chunks)
 
 
 async def _cut_connection(scene: Scene) -> None:
@@ -309,76 +264,6 @@ async def _costs_money(scene: Scene) -> None:
 async def _bills_own_key(scene: Scene) -> None:
     answer = replace(scene.answer, cost=0, cost_of_own_key=scene.fault.parameter("cost"))
     await send_answer(scene.exchange, answer, stream=scene.stream)
-
-
-async def _fenced(scene: Scene) -> None:
-    text = f"```json\n{scene.answer.text}\n```" if scene.answer.text is not None else None
-    await send_answer(scene.exchange, replace(scene.answer, text=text), stream=scene.stream)
-
-
-async def _thought_in_tags(scene: Scene) -> None:
-    text = f"<think>Hm. Who asks?</think>{scene.answer.text or ''}"
-    if scene.stream:
-        await send_answer(scene.exchange, replace(scene.answer, text=text), stream=True)
-        return
-
-    def change(document: dict[str, Any]) -> None:
-        document["choices"][0]["message"].update(content=text)
-        del document["choices"][0]["message"]["reasoning"]
-
-    await _plain(scene, change)
-
-
-async def _another_finish(scene: Scene) -> None:
-    reason = "stop" if scene.fault.kind is Kind.STOP_AFTER_TOOL_CALL else "simulated"
-    if scene.stream:
-        chunks = Chunks(scene.answer)
-        await scene.exchange.start(200, scene.headers)
-        await scene.exchange.end(
-            chunks.role() + b"".join(chunks.content()) + chunks.finish(reason) + chunks.usage() + DONE
-        )
-        return
-    await _plain(
-        scene, lambda document: document["choices"][0].update(finish_reason=reason, native_finish_reason=reason)
-    )
-
-
-async def _end_mark_in_text(scene: Scene) -> None:
-    answer = scene.answer
-    if answer.tool is None:
-        text = answer.text or ""
-        middle = len(text) // 2
-        answer = replace(answer, text=f"{text[:middle]} data: [DONE] {text[middle:]}")
-    else:
-        answer = replace(answer, arguments=json.dumps({"said": "data: [DONE]"}))
-    if not scene.stream:
-        await send_answer(scene.exchange, answer, stream=False)
-        return
-    chunks = Chunks(answer)
-    await scene.exchange.start(200, scene.headers)
-    await scene.exchange.write(KEEP_ALIVE + chunks.role())
-    for piece in chunks.content(around="data: [DONE]"):
-        await scene.exchange.write(piece)
-    await scene.exchange.end(chunks.finish() + chunks.usage() + DONE)
-
-
-async def _broken_arguments(scene: Scene) -> None:
-    arguments = scene.answer.arguments[: len(scene.answer.arguments) // 2]
-    await send_answer(scene.exchange, replace(scene.answer, arguments=arguments), stream=scene.stream)
-
-
-async def _events_without_meaning(scene: Scene) -> None:
-    if not scene.stream:
-        await send_answer(scene.exchange, scene.answer, stream=False)
-        return
-    chunks = Chunks(scene.answer)
-    await scene.exchange.start(200, scene.headers)
-    await scene.exchange.write(b"data: null\n\n: busy\n\nevent: begun\nid: 1\nretry: 3000\n\n" + chunks.role())
-    for piece in chunks.content():
-        await scene.exchange.write(b"event: piece\nid: 2\n" + piece + b"data:\n\ndata: null\r\n\r\n:\n\n")
-    ended = chunks.finish() + chunks.usage() + b"data:[DONE] \n\n"
-    late = b" \n\n: late\n\ndata: null\n\n" + b"".join(chunks.content()) + DONE
-    await scene.exchange.end(ended + late)
 
 
 _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
@@ -404,13 +289,7 @@ _PLAYED: Final[dict[Kind, Callable[[Scene], Awaitable[None]]]] = {
     Kind.CUT_CONNECTION: _cut_connection,
     Kind.COSTS_MONEY: _costs_money,
     Kind.BILLS_OWN_KEY: _bills_own_key,
-    Kind.FENCED: _fenced,
-    Kind.THOUGHT_IN_TAGS: _thought_in_tags,
-    Kind.STOP_AFTER_TOOL_CALL: _another_finish,
-    Kind.UNKNOWN_FINISH: _another_finish,
-    Kind.END_MARK_IN_TEXT: _end_mark_in_text,
-    Kind.BROKEN_ARGUMENTS: _broken_arguments,
-    Kind.EVENTS_WITHOUT_MEANING: _events_without_meaning,
+    **HABITS,
 }
 
 
