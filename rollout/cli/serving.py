@@ -16,7 +16,8 @@ from rollout.client.holder import Holder
 from rollout.domain.flag import Path
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.http.security import App
-from rollout.resilience.gate import LONGEST_REST, Gate
+from rollout.resilience.gate import Gate
+from rollout.resilience.scope import LONGEST_REST
 from rollout.settings import Upstreams
 
 log = logging.getLogger("rollout")

@@ -131,6 +131,24 @@ MODEL_FAULTS: Final = frozenset(
 MODEL_LIVES: Final = frozenset({_K.INVALID_JSON})
 """Kinds that only a model that answers can bring. What stands in neither set says nothing of the model."""
 
+PERHAPS_THE_BODY: Final = frozenset(
+    {
+        _K.UNREACHABLE,  # of a request that was sent: it may have brought the other side down
+        _K.TIMEOUT,
+        _K.SERVER_ERROR,
+        _K.NO_ANSWER,
+        _K.ERROR_FINISH,
+        _K.EMPTY,
+        _K.TRUNCATED,
+        _K.INVALID_JSON,
+        _K.INTERRUPTED,
+    }
+)
+"""Kinds that the body of one request may bring about: they speak against what others share once several show them."""
+
+UNANSWERED: Final = MODEL_FAULTS | PATH_FAULTS | PERHAPS_THE_BODY
+"""Kinds that leave a caller without an answer which another model or another moment may give."""
+
 
 class AttemptRecord(NamedTuple):
     """What one attempt came to. A named tuple, because there is one for each attempt of each request.

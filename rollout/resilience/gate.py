@@ -1,50 +1,32 @@
 """What one process knows of how its paths, models and account are, and whether an attempt may be made now.
 
-Three breakers stand on an attempt's way: of the path, of the model on that path, and the account's quota. All of
-it is shared by every request of the process, from any thread; the lock is held for a few comparisons and never
-while anything is sent.
+In an attempt's way stand the breakers that all requests share (`scope.py`), those of its own caller and body if these
+failed before (`own.py`), and the account's quota. If it is not its request's first attempt, something must have
+answered lately (`run.py`), and it leaves half of the account's minute to the first attempts of others. All of it is
+shared by every request of the process, from any thread; the lock is held for a few comparisons and never while anything
+is sent.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from rollout.domain.failure import (
-    MODEL_FAULTS,
-    MODEL_LIVES,
-    PATH_FAULTS,
-    PATH_LIVES,
-    PERHAPS_THE_MODEL,
-    FailureKind,
-)
+from rollout.domain.failure import PERHAPS_THE_BODY, UNANSWERED, FailureKind
 from rollout.domain.flag import Path
-from rollout.resilience.breaker import Breaker, BreakerRules, BreakerState, BreakerStatus
+from rollout.resilience.breaker import BreakerRules
 from rollout.resilience.budget import RetryBudget
-from rollout.resilience.permit import BreakerLine, GateStatus, Permit, QuotaStore, Refusal
+from rollout.resilience.own import OwnScopes
+from rollout.resilience.permit import ALONE, NO_PROBES, Asking, GateStatus, Permit, Probes, QuotaStore, Refusal
 from rollout.resilience.quota import NO_LIMITS, Quota, QuotaLimits, QuotaRecord
+from rollout.resilience.run import ASK_AGAIN_SECONDS
+from rollout.resilience.scope import LONGEST_REST, Failed, Scope
+from rollout.resilience.source import Mark, Source
 
-MODEL_GONE_SECONDS: Final = 300.0
-"""How long a model that the upstream says is gone is left alone; the watcher of the model list knows more by then."""
-
-LONGEST_REST: Final = 300.0
-"""Seconds a breaker stays open at the most, whatever an upstream says."""
-
-SHORTEST_REST: Final = 1.0
-"""Seconds a breaker stays open at the least, whatever an upstream says: every probe costs quota."""
-
-PATH_RULES: Final[Mapping[Path, BreakerRules]] = {
-    # a gateway that was started again should not be waited for much longer than that takes
-    Path.LITELLM: BreakerRules(ratio=None, first_open=10.0, longest_open=120.0),
-    # nothing comes after the direct path: it rests late, and just long enough for an outage not to eat the quota.
-    # So no upstream's Retry-After makes it rest longer either: a probe is cheaper than minutes without an answer
-    Path.OPENROUTER: BreakerRules(consecutive=8, ratio=None, first_open=5.0, longest_open=30.0),
-}
-
-SUSPECTS: Final[Mapping[Path, int]] = {Path.LITELLM: 2, Path.OPENROUTER: 3}
-"""Models in a row that time out or answer 5xx before it is their path that is suspected. More where nothing comes
-after: one bad model, asked by many at once, must not take the good ones with it."""
+FURTHER: Final = 5
+"""Further attempts, of all requests together, that may be without an answer at once. With it sixty requests that meet
+an outage all at once stay under 1.2 attempts each: these, and one for each model not among them (measured: 71)."""
 
 
 class Gate:
@@ -72,14 +54,12 @@ class Gate:
         store: QuotaStore | None = None,
     ) -> None:
         self._clock, self._wall, self._chance = clock, wall, chance
-        self._rules = rules or BreakerRules()
         self._lock = threading.Lock()
         self._quota = Quota(limits, record)
         self._budget = RetryBudget(clock())
         self._store = store
-        self._paths = {path: Breaker(rules or PATH_RULES[path]) for path in Path}
-        self._suspects: dict[Path, set[str]] = {path: set() for path in Path}
-        self._models: dict[tuple[Path, str], Breaker] = {}
+        self._shared = Scope(rules, further=FURTHER)
+        self._own = OwnScopes(rules)
         self._not_free: frozenset[str] = frozenset()
         self._quarantined: frozenset[str] = frozenset()
 
@@ -87,6 +67,11 @@ class Gate:
         """Note a request of a caller; it earns a part of a retry."""
         with self._lock:
             self._budget.deposit()
+
+    def has_retry(self) -> bool:
+        """Say whether there is a retry in the budget; asking takes nothing."""
+        with self._lock:
+            return self._budget.level(self._clock()) >= 1.0
 
     def may_retry(self) -> bool:
         """Take one retry out of the budget; say whether there was one."""
@@ -97,24 +82,32 @@ class Gate:
         """Return a number in [0, 1)."""
         return self._chance()
 
-    def admit(self, path: Path, model: str) -> Permit | Refusal:
+    def admit(self, path: Path, model: str, asking: Asking = ALONE) -> Permit | Refusal:
         """Ask for leave to attempt a model on a path; granting it takes one request out of the quota."""
+        mark = self._own.mark_of(asking.source)
         with self._lock:
             now, wall = self._clock(), self._wall()
-            whole, one = self._paths[path], self._models.get((path, model))
-            refusal = self._in_the_way(path, model, whole, one, now, wall)
+            own = self._own.known(mark, now)
+            refusal = self._in_the_way(path, model, asking, own, now, wall)
             if refusal is not None:
                 return refusal
-            self._quota.take(wall)
+            self._quota.take(wall, further=asking.further)
             if self._quota.limits != NO_LIMITS:  # else nobody asks how many there were
                 self._keep()
-            return Permit(path, model, whole.enter(now), 0 if one is None else one.enter(now), wall)
+            probes = self._shared.enter(path, model, now)
+            if not own and not asking.further:
+                return Permit(path, model, probes, wall, asking)
+            if asking.further:
+                for scope in (self._shared, *own):
+                    scope.run.enter(path, model)
+            return Permit(path, model, probes, wall, asking, tuple([(each, each.enter(path, model, now)) for each in own]))
 
-    def refusal(self, path: Path, model: str) -> Refusal | None:
-        """Say what `admit` would refuse now, None where it would grant; asking takes nothing."""
+    def refusal(self, path: Path, model: str, asking: Asking = ALONE) -> Refusal | None:
+        """Say what `admit` would refuse now, None if it would grant; asking takes nothing."""
+        mark = self._own.mark_of(asking.source)
         with self._lock:
-            whole, one = self._paths[path], self._models.get((path, model))
-            return self._in_the_way(path, model, whole, one, self._clock(), self._wall())
+            now = self._clock()
+            return self._in_the_way(path, model, asking, self._own.known(mark, now), now, self._wall())
 
     def settle(
         self,
@@ -123,6 +116,7 @@ class Gate:
         retry_after: float | None = None,
         *,
         sent: bool = True,
+        fits: bool = True,
     ) -> None:
         """Take a permit back with what came of it.
 
@@ -131,28 +125,39 @@ class Gate:
             failure: why it did not serve, None where it did.
             retry_after: seconds, as the upstream named it.
             sent: False where no byte of it can have reached an upstream; it is put back into the quota then.
+            fits: False if the model cannot do what this one request asks for, whatever the kind says.
         """
-        with self._lock:
-            one = self._models.get((permit.path, permit.model))
-            if failure is not None:
-                self._failed(permit, one, failure, retry_after, sent=sent)
-                return
-            self._suspects[permit.path].clear()
-            self._paths[permit.path].succeeded(probe=permit.path_probe)
-            if one is not None:
-                one.succeeded(probe=permit.model_probe)
-
-    def broke(self, path: Path, model: str, failure: FailureKind) -> None:
-        """Note that an attempt failed after it was settled as a success: a stream that broke off."""
+        asking = permit.asking
+        if failure is None:
+            mark = self._own.mark_of(asking.source)
+            with self._lock:
+                now = self._clock()
+                for scope, probes in self._met(permit, self._own.known(mark, now)):
+                    scope.run.answered()
+                    scope.served(permit.path, permit.model, probes, now)
+            return
+        blamed = _mark(failure, asking.source, sent=sent)
+        mark = blamed or self._own.mark_of(asking.source)
         with self._lock:
             now = self._clock()
-            if failure in PATH_FAULTS:
-                self._note_path(Permit(path, model), failure, None, now)
-            if failure in MODEL_FAULTS:
-                one = self._models.get((path, model))
-                if one is None:
-                    one = self._models[path, model] = Breaker(self._rules)
-                one.failed(now, str(failure), probe=0, jitter=self._spread())
+            self._correct_quota(permit, failure, retry_after, sent=sent)
+            own = self._own.of(blamed, now) if blamed is not None else self._own.known(mark, now)
+            failed = Failed(failure, now, self._spread(), retry_after, blamed, asking.models, sent)
+            for scope, probes in self._met(permit, own):
+                if sent and (failure in UNANSWERED or not fits):
+                    scope.run.failed(now)
+                scope.failed(permit.path, permit.model, probes, failed)
+                failed = failed._replace(mark=None)  # for its own breakers nobody else's failures count
+
+    def broke(self, path: Path, model: str, failure: FailureKind, source: Source | None = None) -> None:
+        """Note that an attempt failed after it was settled as a success: a stream that broke off."""
+        blamed = _mark(failure, source, sent=True)
+        with self._lock:
+            now = self._clock()
+            failed = Failed(failure, now, self._spread(), None, blamed)
+            self._shared.broke(path, model, failed)
+            for scope in self._own.of(blamed, now) if blamed is not None else ():
+                scope.broke(path, model, failed._replace(mark=None))
 
     def limit(self, limits: QuotaLimits) -> None:
         """Take other limits of the account; what was counted stays."""
@@ -163,12 +168,12 @@ class Gate:
         """Take a permit back that came to nothing: the caller left, or it could not be sent at all (`sent` False)."""
         with self._lock:
             if not sent:
-                self._quota.give_back(permit.at)
+                self._quota.give_back(permit.at, further=permit.asking.further)
                 self._keep()
-            if permit.path_probe:
-                self._paths[permit.path].leave(permit.path_probe)
-            if permit.model_probe and (one := self._models.get((permit.path, permit.model))) is not None:
-                one.leave(permit.model_probe)
+            for scope, probes in ((self._shared, permit.probes), *permit.own):
+                scope.leave(permit.path, permit.model, probes)
+                if permit.asking.further:
+                    scope.run.leave()
 
     def charged(self, model: str) -> bool:
         """Note that an answer of a model cost money: it is not asked again; say whether that is news."""
@@ -200,16 +205,9 @@ class Gate:
             which: a path, a model, `path/model`, or `quota`; None for everything.
         """
         with self._lock:
-            done = []
-            for path, whole in self._paths.items():
-                if which in (None, str(path)) and _marked(whole):
-                    whole.reset()
-                    self._suspects[path].clear()
-                    done.append(str(path))
-            for (path, model), one in self._models.items():
-                if which in (None, model, f"{path}/{model}") and _marked(one):
-                    one.reset()
-                    done.append(f"{path}/{model}")
+            done = self._shared.reset(which)
+            if which != "quota":
+                self._own.clear()
             if which in (None, "quota") and self._quota.forget_caps(self._wall()):
                 self._keep()
                 done.append("quota")
@@ -219,58 +217,53 @@ class Gate:
         """Return everything at this moment."""
         with self._lock:
             now = self._clock()
-            lines = [BreakerLine(path, None, whole.status(now)) for path, whole in self._paths.items()]
-            lines += [BreakerLine(*key, one.status(now)) for key, one in self._models.items() if _marked(one)]
             quota, retries = self._quota.status(self._wall()), self._budget.level(now)
-            return GateStatus(tuple(lines), quota, tuple(sorted(self._quarantined)), retries)
+            return GateStatus(tuple(self._shared.lines(now)), quota, tuple(sorted(self._quarantined)), retries)
 
     def rest(self, path: Path, why: str, seconds: float) -> None:
         """Leave a path that is known not to answer alone, for so many seconds at the most; `reset` ends that."""
         with self._lock:
-            self._paths[path].trip(self._clock(), why, seconds)
+            self._shared.rest(path, why, self._clock(), seconds)
+
+    def _met(self, permit: Permit, own: list[Scope]) -> list[tuple[Scope, Probes]]:
+        """Return the breakers that are told of an attempt, each with its probes there, and note that it came back."""
+        if permit.asking.further:
+            self._shared.run.leave()
+            for scope, _ in permit.own:
+                scope.run.leave()
+        met = [(self._shared, permit.probes)]
+        for each in own:
+            met.append((each, next((probes for scope, probes in permit.own if scope is each), NO_PROBES)))
+        return met
 
     def _in_the_way(
-        self, path: Path, model: str, whole: Breaker, one: Breaker | None, now: float, wall: float
+        self, path: Path, model: str, asking: Asking, own: list[Scope], now: float, wall: float
     ) -> Refusal | None:
         if model in self._not_free or model in self._quarantined:
             why = "has cost money" if model in self._quarantined else "is not free today"
             return Refusal(FailureKind.NOT_FREE, LONGEST_REST, f"{model!r} {why}, so it is not asked")
-        room = self._quota.look(wall)
+        room = self._quota.look(wall, further=asking.further)
         if room.until is not None:  # before the breakers: "in five seconds" would be untrue
             detail = "the account's free requests of today are used up"
             return Refusal(FailureKind.DAY_CAP, room.until - wall, detail)
-        if not whole.allows(now):
-            return _resting(FailureKind.UNREACHABLE, f"the path {path}", whole.status(now))
-        if one is not None and not one.allows(now):
-            return _resting(FailureKind.RESTING, f"{model!r} on {path}", one.status(now))
+        refusal = self._shared.refusal(path, model, now, press=asking.press)
+        for each in own:
+            refusal = refusal or each.refusal(path, model, now, press=asking.press)
+        if refusal is not None:
+            return refusal
+        if asking.further:
+            for each in (self._shared, *own):
+                if each.run.holds(path, model, now):
+                    return _held(each)
         if room.wait > 0:
-            detail = "the account's free requests of this minute are used up"
+            kept = ", but for what is kept for the first attempts of others" if room.kept else ""
+            detail = f"the account's free requests of this minute are used up{kept}"
             return Refusal(FailureKind.MINUTE_CAP, room.wait, detail)
         return None
 
-    def _failed(
-        self, permit: Permit, one: Breaker | None, failure: FailureKind, retry_after: float | None, *, sent: bool
-    ) -> None:
-        now = self._clock()
-        self._correct_quota(permit, failure, retry_after, sent=sent)
-        self._note_path(permit, failure, retry_after, now)
-        if one is None and failure in MODEL_FAULTS:
-            one = self._models[permit.path, permit.model] = Breaker(self._rules)
-        if one is None:
-            return
-        if failure in MODEL_LIVES:
-            one.succeeded(probe=permit.model_probe)
-        elif failure in MODEL_FAULTS:
-            why, rest = str(failure), _sane(retry_after)
-            one.failed(now, why, probe=permit.model_probe, jitter=self._spread(), retry_after=rest)
-        elif permit.model_probe:
-            one.leave(permit.model_probe)
-        if failure is FailureKind.MODEL_GONE:
-            one.trip(now, "the upstream says that this model is gone", MODEL_GONE_SECONDS)
-
     def _correct_quota(self, permit: Permit, failure: FailureKind, retry_after: float | None, *, sent: bool) -> None:
         if not sent:
-            self._quota.give_back(permit.at)
+            self._quota.give_back(permit.at, further=permit.asking.further)
         if failure is FailureKind.MINUTE_CAP:
             self._quota.told_of_minute(self._wall(), retry_after if retry_after is not None else 60.0)
         elif failure is FailureKind.DAY_CAP:
@@ -280,20 +273,6 @@ class Gate:
             return
         self._keep()
 
-    def _note_path(self, permit: Permit, failure: FailureKind, retry_after: float | None, now: float) -> None:
-        whole, suspects = self._paths[permit.path], self._suspects[permit.path]
-        if failure in PATH_LIVES:
-            suspects.clear()
-            whole.succeeded(probe=permit.path_probe)
-        elif failure in PATH_FAULTS:
-            suspects.add(permit.model)
-            trips = failure not in PERHAPS_THE_MODEL or len(suspects) >= SUSPECTS[permit.path]
-            # a time named with what one model may have caused is that model's, and says nothing of the path
-            why, probe, rest = str(failure), permit.path_probe, _sane(retry_after) if trips else None
-            whole.failed(now, why, probe=probe, jitter=self._spread(), retry_after=rest, trips=trips)
-        elif permit.path_probe:
-            whole.leave(permit.path_probe)
-
     def _spread(self) -> float:
         return 0.5 + self._chance() / 2
 
@@ -302,17 +281,13 @@ class Gate:
             self._store.save(self._quota.record())
 
 
-def _sane(retry_after: float | None) -> float | None:
-    # not a number, nothing or less than nothing: as if it had not been said
-    if retry_after is None or not retry_after > 0:
-        return None
-    return min(max(retry_after, SHORTEST_REST), LONGEST_REST)
+def _mark(failure: FailureKind, source: Source | None, *, sent: bool) -> Mark | None:
+    """Return who asked and what, if the request may have brought a failure about."""
+    return source.mark() if source is not None and sent and failure in PERHAPS_THE_BODY else None
 
 
-def _resting(kind: FailureKind, what: str, status: BreakerStatus) -> Refusal:
-    wait = status.opens_in or 1.0  # a probe is on its way: soon
-    return Refusal(kind, wait, f"{what} is left alone for {wait:.0f} s more ({status.why or 'it is being probed'})")
-
-
-def _marked(breaker: Breaker) -> bool:
-    return breaker.state is not BreakerState.CLOSED or breaker.failures > 0
+def _held(scope: Scope) -> Refusal:
+    detail = "nothing has answered the last attempts, so no further ones are made for the moment"
+    if scope.run.is_waiting:
+        return Refusal(FailureKind.RESTING, ASK_AGAIN_SECONDS, detail, soon=True)
+    return Refusal(FailureKind.RESTING, 1.0, detail)

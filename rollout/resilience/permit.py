@@ -9,19 +9,64 @@ from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerStatus
 from rollout.resilience.quota import QuotaRecord, QuotaStatus
+from rollout.resilience.source import Source
+
+
+class Asking(NamedTuple):
+    """What an attempt is to its request.
+
+    `source` is the request, None if nobody knows. `models` is how many models it may ask, 0 if nobody knows. `further`
+    says that an attempt of the same request was sent before. `press` asks for a resting model, as the last resort.
+    """
+
+    source: Source | None = None
+    models: int = 0
+    further: bool = False
+    press: bool = False
+
+
+ALONE = Asking()
+"""The first attempt of a request of which nothing is known."""
+
+
+class Probes(NamedTuple):
+    """The numbers of the probes that an attempt is for the breakers in its way, 0 for none.
+
+    `pressed` says that the model's breaker is open and the attempt was let through anyway.
+    """
+
+    path: int = 0
+    answers: int = 0
+    model: int = 0
+    pressed: bool = False
+
+
+NO_PROBES = Probes()
 
 
 class Permit(NamedTuple):
     """Leave to make one attempt; `settle` or `release` takes it back. `at` is when, in seconds since the epoch.
 
-    `path_probe` and `model_probe` are the probe's number where it is one, else 0.
+    `probes` are those of the breakers that all share; `own` are the breakers of its caller and its body, each with
+    the probes there.
     """
 
     path: Path
     model: str
-    path_probe: int = 0
-    model_probe: int = 0
+    probes: Probes = NO_PROBES
     at: float = 0.0
+    asking: Asking = ALONE
+    own: tuple[tuple[object, Probes], ...] = ()
+
+    @property
+    def path_probe(self) -> int:
+        """Return the number of the probe that it is for its path, 0 for none."""
+        return self.probes.path
+
+    @property
+    def model_probe(self) -> int:
+        """Return the number of the probe that it is for its model, 0 for none."""
+        return self.probes.model
 
 
 class Refusal(NamedTuple):
@@ -29,12 +74,14 @@ class Refusal(NamedTuple):
 
     `kind` says what is in the way: PATH breakers show as UNREACHABLE, a model's as RESTING, the account's caps as
     MINUTE_CAP and DAY_CAP, a model that is not free as NOT_FREE, an empty retry budget as what is not tried again.
-    `retry_after` is in seconds, 0 where nobody knows.
+    `retry_after` is in seconds, 0 if nobody knows. `soon` says that others are finding out just now whether anything
+    answers: it is worth waiting for.
     """
 
     kind: FailureKind
     retry_after: float
     detail: str
+    soon: bool = False
 
 
 class QuotaStore(Protocol):
@@ -58,7 +105,7 @@ class BreakerLine:
 class GateStatus:
     """Everything at one moment: breakers that are not closed or have failures, the quota, models that cost money.
 
-    `retries` is what the retry budget holds; below 1 nothing is tried again.
+    `retries` is what the retry budget holds; below 1 no model is asked a second time by the same request.
     """
 
     breakers: tuple[BreakerLine, ...]

@@ -1,28 +1,33 @@
 """The policy of sending, as a generator: it yields attempts and pauses, is sent outcomes, returns a verdict.
 
     an attempt: the decided path, the best model that is not resting --ok--> served
-        | a fault of the gateway            one rescue on the direct path; costs no retry. The same model, unless
-                                            it may have been the model's fault: then the others first
-        | a model that is busy, gone, ...   the next model of the cascade, out of the retry budget
+        | a fault of the gateway            one rescue on the direct path. The same model, unless it may have been the
+                                            model's fault: then the others first
+        | a model that is busy, gone, ...   the next model of the cascade; if all others rest, one of these
+        | no other model is left            the same model again, if it may do better, out of the retry budget
         | the account's minute is full      a pause within the deadline, else refused with when
         | the day is used up, 402, a request that is wrong by itself: stop
 
-At most three attempts a request, the rescue not counted; no pause after the last one; nothing is tried again once
-the caller got something. Nothing here sends, sleeps or reads a clock: times are monotonic seconds that come in with
-outcomes, what is shared between requests is asked of the gate. `drive` and `adrive` are the only loops that send.
+A fallback is no retry: a retry hits what is in trouble, a fallback leaves it. So the retry budget rations only a model
+that this request has asked on this path before. At most three attempts a request, the rescue not counted, nor one of
+which no byte was sent; no pause after the last one; nothing is tried again once the caller got something. Nothing here
+sends, sleeps or reads a clock: times are monotonic seconds that come in with outcomes, what is shared between requests is
+asked of the gate. `drive` and `adrive` are the only loops that send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from math import inf, isfinite
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
 
 from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import full_jitter
 from rollout.resilience.gate import Gate
-from rollout.resilience.permit import Permit, Refusal
+from rollout.resilience.permit import Asking, Permit, Refusal
+from rollout.resilience.source import Source
 
 MAX_ATTEMPTS: Final = 3
 """Attempts of one request, the rescue not counted (Google's SRE book, chapter 21)."""
@@ -35,6 +40,9 @@ SHORTEST_ATTEMPT: Final = 0.05
 
 SHORTEST_WAIT: Final = 0.01
 """Seconds; a pause until the account's minute has room is no shorter, so that nobody spins."""
+
+
+_NO_RETRY: Final = Refusal(FailureKind.RESTING, 0.0, "too many requests are being retried just now")
 
 
 class Attempt(NamedTuple):
@@ -60,12 +68,16 @@ class Pause(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an attempt came to, at `now`; `committed` where the caller already got something of it."""
+    """What an attempt came to, at `now`; `committed` where the caller already got something of it.
+
+    `sent` is False if no byte of it can have reached the other side.
+    """
 
     failure: FailureKind | None
     now: float
     committed: bool = False
     retry_after: float | None = None
+    sent: bool = True
 
 
 class Verdict(NamedTuple):
@@ -88,32 +100,63 @@ _T = TypeVar("_T")
 class _Walk:
     """Where a request stands on its way: path, models tried there, attempts made."""
 
-    __slots__ = ("_may_rescue", "again", "made", "models", "number", "path", "rescued_from")
+    __slots__ = (
+        "again",
+        "asked",
+        "made",
+        "may_rescue",
+        "models",
+        "number",
+        "path",
+        "rescued_from",
+        "sent",
+        "source",
+        "unsent",
+    )
 
-    def __init__(self, path: Path, models: Sequence[str], *, rescue: bool) -> None:
+    def __init__(self, path: Path, models: Sequence[str], source: Source | None, *, rescue: bool) -> None:
         self.path = path
         self.models = models
+        self.source = source
+        self.asked: set[str] = set()  # models that an attempt was sent to on this path
         self.again: dict[str, float] = {}  # models that failed here: from when they may be asked again
+        self.sent = self.unsent = False  # whether an attempt was sent; whether one could not be, which is free once
         self.made = 0
         self.number = 0
         self.rescued_from: Path | None = None
-        self._may_rescue = rescue and path is Path.LITELLM
+        self.may_rescue = rescue and path is Path.LITELLM
 
-    def candidates(self, now: float) -> Sequence[str]:
-        """Return the models worth asking now, best first: those not asked here yet, then those due again."""
-        if not self.again:
-            return self.models
+    @property
+    def fresh(self) -> Sequence[str]:
+        """Return the models that did not fail here yet, best first."""
+        return [model for model in self.models if model not in self.again] if self.again else self.models
+
+    def due(self, now: float) -> Sequence[str]:
+        """Return the models that failed here and may be asked again now."""
         late = now + SHORTEST_WAIT  # sleepers wake a little early
-        fresh = [model for model in self.models if model not in self.again]
-        return fresh + [model for model in self.models if self.again.get(model, inf) <= late]
+        return [model for model in self.models if self.again.get(model, inf) <= late]
+
+    def asking(self, *, press: bool = False) -> Asking:
+        """Return what the next attempt is to this request."""
+        return Asking(self.source, len(self.models), self.sent, press)
+
+    def note(self, model: str, outcome: Outcome) -> None:
+        """Note what came of an attempt."""
+        if outcome.sent or self.unsent:
+            self.sent = self.sent or outcome.sent
+            self.made += 1
+            self.asked.add(model)
+        else:
+            self.unsent = True
 
     def go_direct(self) -> bool:
         """Turn to the direct path, once; say whether that was possible."""
-        if not self._may_rescue:
+        if not self.may_rescue:
             return False
-        self._may_rescue = False
+        self.may_rescue = False
         self.rescued_from, self.path = self.path, Path.OPENROUTER
         self.again.clear()
+        self.asked.clear()
         return True
 
     def rescue_with(self, model: str, *, last: bool) -> None:
@@ -130,6 +173,7 @@ def attempts(
     total: float,
     per_attempt: float,
     rescue: bool = True,
+    source: Source | None = None,
 ) -> Policy:
     """Yield what to try, in order.
 
@@ -141,18 +185,19 @@ def attempts(
         total: seconds over all attempts.
         per_attempt: seconds for one attempt (for a stream: until its first token).
         rescue: whether the direct path may take over from the gateway.
+        source: who asks and what, None if nobody knows.
     """
     gate.begin()
     end = now + total
     last = end - min(SHORTEST_ATTEMPT, total / 2)  # timers fire a little early: what is left then is no attempt
-    walk = _Walk(path, models, rescue=rescue)
+    walk = _Walk(path, models, source, rescue=rescue)
     attempt: Attempt | None = None
     failure: FailureKind | None = None
     while True:
         admitted = _admitted(gate, walk, now)
         while isinstance(admitted, Refusal):
             wait = max(SHORTEST_WAIT, admitted.retry_after)
-            if admitted.kind is not FailureKind.MINUTE_CAP or now + wait >= last:
+            if not _is_worth_a_wait(admitted) or now + wait >= last:
                 return Verdict(attempt, failure or admitted.kind, admitted)
             now = max(now + wait, (yield Pause(wait)).now)
             if now >= last:  # overslept
@@ -169,37 +214,65 @@ def attempts(
         if now >= last:
             return Verdict(attempt, failure)
         if failure in GATEWAY_FAULTS and walk.go_direct():
+            walk.sent = walk.sent or outcome.sent
             walk.rescue_with(admitted.model, last=failure in MODEL_FAULTS)
             continue  # a rescue costs no retry and no time
-        walk.made += 1
+        walk.note(admitted.model, outcome)
         pause = _wait(gate, walk, attempt.model, outcome, now, last)
         if isinstance(pause, Refusal):
             return Verdict(attempt, failure, pause)
         if pause is None or now + pause >= last:
             return Verdict(attempt, failure)
-        if not gate.may_retry():
-            return Verdict(attempt, failure, Refusal(failure, 0.0, "too many requests are being retried just now"))
         if pause > 0:
             now = max(now + pause, (yield Pause(pause)).now)
             if now >= last:
                 return Verdict(attempt, failure)
 
 
+def _is_worth_a_wait(refusal: Refusal) -> bool:
+    """Say whether what is in the way is the same for every model on both paths, and over soon."""
+    return refusal.soon or refusal.kind is FailureKind.MINUTE_CAP
+
+
 def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
     """Ask for leave for the best model that gets it; turn to the direct path where the gateway's all rest."""
-    refusals: list[Refusal] = []
-    for model in walk.candidates(now):
-        admitted = gate.admit(walk.path, model)
-        if isinstance(admitted, Permit):
-            return admitted
-        refusals.append(admitted)
-        if admitted.kind in (FailureKind.MINUTE_CAP, FailureKind.DAY_CAP):
-            return admitted  # the account's: the same for every model and on both paths
-        if admitted.kind is FailureKind.UNREACHABLE:
-            break  # the whole path rests
+    refusals: dict[str, Refusal] = {}
+    admitted = _first(gate, walk, walk.fresh, refusals)
+    if admitted is None and not walk.may_rescue:
+        resting = sorted(refusals, key=lambda model: refusals[model].retry_after)  # sorting is stable
+        admitted = _first(gate, walk, resting, refusals, press=True)
+    if admitted is None:
+        admitted = _first(gate, walk, walk.due(now), refusals)
+    if admitted is not None:
+        return admitted
     if walk.go_direct():
         return _admitted(gate, walk, now)
-    return min(refusals, key=lambda refusal: refusal.retry_after)
+    return min(refusals.values(), key=attrgetter("retry_after"))
+
+
+def _first(
+    gate: Gate, walk: _Walk, models: Sequence[str], refusals: dict[str, Refusal], *, press: bool = False
+) -> Permit | Refusal | None:
+    """Ask for leave for the first model that gets it; note why others do not, and return what stops all of them."""
+    asking = walk.asking(press=press)
+    for model in models:
+        admitted = _asked(gate, walk, model, asking)
+        if isinstance(admitted, Permit) or _is_worth_a_wait(admitted) or admitted.kind is FailureKind.DAY_CAP:
+            return admitted
+        refusals[model] = admitted
+        if admitted.kind is FailureKind.UNREACHABLE:
+            break  # the whole path rests
+    return None
+
+
+def _asked(gate: Gate, walk: _Walk, model: str, asking: Asking) -> Permit | Refusal:
+    if model in walk.asked:  # a retry; one is taken out of the budget only if nothing else is in the way
+        refusal = gate.refusal(walk.path, model, asking)
+        if refusal is not None:
+            return refusal
+        if not gate.may_retry():
+            return _NO_RETRY
+    return gate.admit(walk.path, model, asking)
 
 
 def _wait(gate: Gate, walk: _Walk, model: str, outcome: Outcome, now: float, last: float) -> float | Refusal | None:
@@ -226,17 +299,22 @@ def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, last: float) -> 
     """Return seconds until a model may be asked, a pause at the least: nobody pauses only to be refused then."""
     refusals: list[Refusal] = []
     later: list[float] = []
-    for each in sorted(walk.models, key=walk.again.__contains__):  # those not asked here yet first
+    fresh = walk.fresh
+    for each in (*fresh, *walk.again):
         wait = max(pause, walk.again.get(each, now) - now)
         if not isfinite(wait):
             continue
-        refusal = gate.refusal(walk.path, each)
+        asking = walk.asking(press=each not in walk.again and not walk.may_rescue)
+        refusal = gate.refusal(walk.path, each, asking)
         if refusal is not None and refusal.kind is FailureKind.MINUTE_CAP:
             if now + refusal.retry_after >= last:
                 return refusal
             wait = max(wait, refusal.retry_after)
-        elif refusal is not None and refusal.retry_after > wait:
+        elif refusal is not None and not refusal.soon and refusal.retry_after > wait:
             refusals.append(refusal)
+            continue
+        if each in walk.asked and not gate.has_retry():
+            refusals.append(_NO_RETRY)
             continue
         if each not in walk.again:
             return wait
@@ -245,7 +323,7 @@ def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, last: float) -> 
         return min(later)
     if not refusals:
         return None
-    return 0.0 if walk.go_direct() else min(refusals, key=lambda refusal: refusal.retry_after)
+    return 0.0 if walk.go_direct() else min(refusals, key=attrgetter("retry_after"))
 
 
 def handing_over(policy: Policy) -> Policy:

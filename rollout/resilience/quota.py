@@ -19,6 +19,11 @@ MINUTE_SECONDS: Final = 60.0
 SHORTEST_CAP: Final = 1.0
 """Seconds; an upstream that refuses and names no time, or one that is over, is not asked again at once."""
 
+FURTHER_SHARE: Final = 0.5
+"""The part of the minute that further attempts may use (other models, the other path, retries); the rest is kept for
+first attempts. Half: if every request needs one further attempt nobody misses the other half, and if all of them need
+more, as many requests are begun as are continued."""
+
 TURNING_SECONDS: Final = 120.0
 """How long after midnight what the upstream says may still be about yesterday: its count is cached for a minute."""
 
@@ -77,11 +82,13 @@ class QuotaRecord:
 class Reserved:
     """A reservation's answer: `wait` seconds until there is room in the minute (0: it was taken).
 
-    `until` is when the day's cap ends, in seconds since the epoch; None where the day is not the problem.
+    `until` is when the day's cap ends, in seconds since the epoch; None where the day is not the problem. `kept` says
+    that the room there is in the minute is kept for first attempts.
     """
 
     wait: float = 0.0
     until: float | None = None
+    kept: bool = False
 
     @property
     def taken(self) -> bool:
@@ -92,12 +99,13 @@ class Reserved:
 class Quota:
     """The account's quota in one process; not locked, its owner is."""
 
-    __slots__ = ("_blocked_until", "_day", "_limits", "_minute_until", "_moments", "_used")
+    __slots__ = ("_blocked_until", "_day", "_further", "_limits", "_minute_until", "_moments", "_used")
 
     def __init__(self, limits: QuotaLimits, record: QuotaRecord | None = None) -> None:
         self._limits = limits
         self._day, self._used = (record.day, record.used) if record else (0, 0)
         self._moments: deque[float] = deque(record.moments if record else ())
+        self._further: deque[float] = deque()  # those of the moments that were further attempts
         self._blocked_until = record.blocked_until if record else 0.0
         self._minute_until = 0.0
 
@@ -117,8 +125,13 @@ class Quota:
             self.take(wall)
         return answer
 
-    def look(self, wall: float) -> Reserved:
-        """Say what is in the way of one request; asking takes nothing."""
+    def look(self, wall: float, *, further: bool = False) -> Reserved:
+        """Say what is in the way of one request; asking takes nothing.
+
+        Args:
+            wall: now, in seconds since the epoch.
+            further: whether the same caller's request was sent before; then only a part of the minute is its.
+        """
         self._turn(wall)
         if wall < self._blocked_until:
             return Reserved(until=min(self._blocked_until, _midnight(wall)))
@@ -129,20 +142,27 @@ class Quota:
         per_minute = self._limits.per_minute
         if per_minute and len(self._moments) >= per_minute:
             wait = max(wait, self._moments[len(self._moments) - per_minute] + MINUTE_SECONDS - wall)
+        if further and per_minute and len(self._further) >= (share := max(1, int(per_minute * FURTHER_SHARE))):
+            later = self._further[len(self._further) - share] + MINUTE_SECONDS - wall
+            if later > max(0.0, wait):
+                return Reserved(wait=later, kept=True)
         return Reserved(wait=wait) if wait > 0 else _ROOM
 
-    def take(self, wall: float) -> None:
+    def take(self, wall: float, *, further: bool = False) -> None:
         """Take one request out of both buckets; `look` found room at that moment."""
         if self._limits.per_minute:
             self._moments.append(wall)
+            if further:
+                self._further.append(wall)
         self._used += 1
 
-    def give_back(self, moment: float) -> None:
+    def give_back(self, moment: float, *, further: bool = False) -> None:
         """Put back what was taken at a moment: it was never sent."""
         if int(moment // DAY_SECONDS) == self._day:
             self._used = max(0, self._used - 1)
-        with suppress(ValueError):  # older than a minute by now
-            self._moments.remove(moment)
+        for moments in (self._moments, self._further) if further else (self._moments,):
+            with suppress(ValueError):  # older than a minute by now
+                moments.remove(moment)
 
     def told_of_minute(self, wall: float, seconds: float) -> None:
         """Note that the upstream refused for the minute, for so many seconds."""
@@ -214,15 +234,20 @@ class Quota:
             self._blocked_until = _midnight(wall)
         if self._minute_until > wall + MINUTE_SECONDS:
             self._minute_until = wall + MINUTE_SECONDS
-        moments = self._moments
-        if moments and moments[-1] > wall:
-            # the clock went back: as if they were sent just now, so that nothing is granted twice or refused for long
-            self._moments = moments = deque(min(moment, wall) for moment in moments)
-        while moments and wall - moments[0] >= MINUTE_SECONDS:
-            moments.popleft()
+        self._moments = _of_this_minute(self._moments, wall)
+        self._further = _of_this_minute(self._further, wall)
 
 
 _ROOM: Final = Reserved()
+
+
+def _of_this_minute(moments: deque[float], wall: float) -> deque[float]:
+    if moments and moments[-1] > wall:
+        # the clock went back: as if they were sent just now, so that nothing is granted twice or refused for long
+        moments = deque(min(moment, wall) for moment in moments)
+    while moments and wall - moments[0] >= MINUTE_SECONDS:
+        moments.popleft()
+    return moments
 
 
 def _midnight(wall: float) -> float:

@@ -15,9 +15,10 @@ from rollout.domain.flag import Path
 from rollout.gateway.plan import Pace
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.watch import ExternalGateway
-from rollout.resilience.gate import LONGEST_REST, Gate
+from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit, Refusal
 from rollout.resilience.quota import NO_LIMITS
+from rollout.resilience.scope import LONGEST_REST
 
 P = GatewayPhase
 UNWELL = GatewayState(P.UNWELL, "LiteLLM left 2 questions unanswered", since=0.0)

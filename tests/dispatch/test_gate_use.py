@@ -35,8 +35,8 @@ class Counting(Gate):
         self.settled: list[Any] = []
         self.released = 0
 
-    def admit(self, path: Path, model: str) -> Any:
-        admitted = super().admit(path, model)
+    def admit(self, path: Path, model: str, *more: Any) -> Any:
+        admitted = super().admit(path, model, *more)
         self.granted += isinstance(admitted, Permit)
         return admitted
 

@@ -10,9 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from rollout.domain.failure import PATH_LIVES, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerRules, BreakerState
-from rollout.resilience.gate import LONGEST_REST, PATH_RULES, SHORTEST_REST, Gate
+from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit, Refusal
 from rollout.resilience.quota import Cap, QuotaLimits, QuotaRecord
+from rollout.resilience.scope import LONGEST_REST, PATH_RULES, SHORTEST_REST
 
 UNLIMITED = QuotaLimits(0, 0)
 MORNING = 20_000 * 86_400 + 8 * 3600.0
@@ -46,7 +47,7 @@ class World:
 
     def attempt(self, model: str = A, path: Path = LITELLM, failure: FailureKind | None = None, **more: Any) -> Permit:
         permit = self.admitted(model, path)
-        self.gate.settle(permit, failure, **more)
+        self.gate.settle(permit, failure, **{"sent": failure is not K.UNREACHABLE, **more})
         return permit
 
     def admitted(self, model: str = A, path: Path = LITELLM) -> Permit:
@@ -119,7 +120,7 @@ def test_the_direct_path_is_suspected_only_when_three_models_fail_with_no_answer
     world = World()
     for model in (A, B) * 5:  # on their way since before these models rested
         world.gate.settle(Permit(DIRECT, model), K.SERVER_ERROR)
-    world.attempt(C, DIRECT, K.UPSTREAM_BUSY)  # a refusal that only a path that works can bring
+    world.attempt(C, DIRECT)
     for model in (A, B) * 5:  # on their way since before these models rested
         world.gate.settle(Permit(DIRECT, model), K.SERVER_ERROR)
     assert world.state(DIRECT) is BreakerState.CLOSED
@@ -356,6 +357,7 @@ def test_a_reset_closes_what_it_names_and_nothing_else(which: str | None, done: 
     for model in (A, B):
         for _ in range(4):
             world.attempt(model, failure=K.EMPTY)
+    world.attempt(C)
     for _ in range(4):
         world.attempt(C, failure=K.UNREACHABLE)
         world.attempt(A, DIRECT, K.EMPTY)

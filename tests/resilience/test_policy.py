@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rollout.domain.failure import GATEWAY_FAULTS, MODEL_FAULTS, REACTIONS, FailureKind, Reaction
 from rollout.domain.flag import Path
 from rollout.resilience.backoff import CAP_SECONDS, full_jitter
-from rollout.resilience.gate import PATH_RULES, Gate
+from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit, Refusal
 from rollout.resilience.policy import (
     MAX_ATTEMPTS,
@@ -24,6 +24,7 @@ from rollout.resilience.policy import (
     drive,
 )
 from rollout.resilience.quota import QuotaLimits
+from rollout.resilience.scope import PATH_RULES
 
 UNLIMITED = QuotaLimits(0, 0)
 MORNING = 20_000 * 86_400 + 8 * 3600.0
@@ -49,8 +50,8 @@ class Watching(Gate):
     settled: list[Permit]
     retries: int
 
-    def admit(self, path: Path, model: str) -> Any:
-        admitted = super().admit(path, model)
+    def admit(self, path: Path, model: str, *more: Any) -> Any:
+        admitted = super().admit(path, model, *more)
         if isinstance(admitted, Permit):
             self.granted.append(admitted)
         return admitted
@@ -112,7 +113,7 @@ class Stage:
         for model in models:
             self.gate.settle(Permit(path, model), K.MODEL_GONE)
         for _ in range(0 if models else PATH_RULES[path].consecutive):
-            self.gate.settle(Permit(path, A), K.UNREACHABLE)
+            self.gate.settle(Permit(path, A), K.UNREACHABLE, sent=False)
 
 
 def test_an_attempt_that_serves_is_the_only_one() -> None:
