@@ -27,8 +27,24 @@ from rollout.domain.identity import is_free_id
 from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit
 from rollout.resilience.policy import Attempt, Outcome, Policy, Verdict, attempts, handing_over
+from rollout.resilience.source import Mark
 from rollout.settings import Upstreams
-from rollout.wire.chat import Usage
+from rollout.wire.chat import Usage, dump_json
+
+_NO_PART_OF_WHAT_IS_ASKED: Final = frozenset(
+    {
+        "metadata",
+        "model",
+        "prompt_cache_key",
+        "safety_identifier",
+        "session_id",
+        "stream",
+        "stream_options",
+        "trace",
+        "user",
+    }
+)
+"""Fields that say who asks, how it is to be sent or what it belongs to: with others the request is still the same."""
 
 _FAILED_BY_GATEWAY: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GATEWAY_ERROR})
 _LEFT = Fault(FailureKind.CANCELLED, "the caller left")
@@ -78,12 +94,14 @@ class Sending:
         "_attribution",
         "_clock",
         "_hands_over",
+        "_mark",
         "_models",
         "_on_cost",
         "_permit",
         "_request_id",
         "_rescue",
         "_substituted",
+        "_user",
         "_wall",
         "_written",
         "body",
@@ -121,6 +139,8 @@ class Sending:
         self.evaluation = evaluation if evaluation is not None else decides.evaluate(MAIN_FLAG, user)
         self._models, self._substituted = _in_order(model, decides.cascade, upstreams.allow_paid)
         self.body, self.stream, self.upstreams, self.gate = body, stream, upstreams, gate
+        self._user = user
+        self._mark: Mark | None = None
         self.wanted: Wanted = wanted_by(body)
         self._attribution = attribution
         self._on_cost = on_cost
@@ -145,6 +165,7 @@ class Sending:
             total=limits.total_timeout,
             per_attempt=limits.first_token_timeout if self.stream else limits.attempt_timeout,
             rescue=self._rescue,
+            source=self,
         )
         return handing_over(policy) if self._hands_over else policy
 
@@ -152,6 +173,13 @@ class Sending:
     def can_leave_the_gateway(self) -> bool:
         """Say whether somebody else takes a request over that the gateway is not asked."""
         return self._rescue or self._hands_over
+
+    def mark(self) -> Mark:
+        """Return by what the gate tells this request's caller and body from others."""
+        if self._mark is None:
+            body = _fingerprint(self.body)
+            self._mark = Mark(hash(self._user) if isinstance(self._user, str) and self._user else body, body)
+        return self._mark
 
     def call(self, attempt: Attempt) -> Call:
         """Return an attempt as an HTTP call; from here on its permit is kept here.
@@ -221,7 +249,7 @@ class Sending:
         )
         if cost is not None and cost > 0:
             self._charged(cost)
-        return Outcome(kind, now, committed, wait)
+        return Outcome(kind, now, committed, wait, sent)
 
     def used(self, usage: Usage | None) -> None:
         """Put on record what a stream says it used, in its last chunk."""
@@ -237,7 +265,7 @@ class Sending:
         """Put on record, and count, that the last attempt failed after it had begun to answer."""
         last = self.records[-1]
         self.records[-1] = last._replace(failure=fault.kind, detail=self._without_secrets(fault.detail))
-        self.gate.broke(last.path, last.model, fault.blames(last.path))
+        self.gate.broke(last.path, last.model, fault.blames(last.path), self)
 
     def abandon(self) -> None:
         """Put on record that the caller left while an attempt was on its way; nothing where none was."""
@@ -287,7 +315,7 @@ class Sending:
         else:
             if permit.path is Path.LITELLM and fault.kind in _FAILED_BY_GATEWAY and self._is_strange:
                 fault = fault._replace(fits=False)  # LiteLLM answers 500 to fields that it allows nobody to set
-            self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent)
+            self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent, fits=fault.fits)
 
     @property
     def _is_strange(self) -> bool:
@@ -305,6 +333,15 @@ class Sending:
             if secret and secret in text:
                 text = text.replace(secret, "***")
         return text
+
+
+def _fingerprint(body: Mapping[str, Any]) -> int:
+    """Return a number that equal questions share, whoever asks them."""
+    asked = {name: value for name, value in body.items() if name not in _NO_PART_OF_WHAT_IS_ASKED}
+    try:
+        return hash(dump_json(asked))
+    except (TypeError, ValueError, RecursionError):
+        return 0  # it cannot be sent either
 
 
 @lru_cache(maxsize=64)

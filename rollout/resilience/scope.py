@@ -2,8 +2,8 @@
 
 Three stand in the way of an attempt. The path's own trips on what speaks against the path, whichever model was asked.
 The one of its answers trips if every model fails, with whatever, and nothing is answered in between. The model's own
-makes a model rest that fails again and again; resting puts it last and is no wall: if a path has served lately and no
-other model is left, the resting ones are asked (load balancers call that a panic threshold). Only a model that the
+makes a model rest that fails again and again; resting puts it last and is no wall: if something has served lately
+and no other model is left, the resting ones are asked (load balancers call that a panic threshold). Only a model that the
 upstream calls gone, and that has not served lately, is not asked until its time is over.
 """
 
@@ -57,7 +57,7 @@ EVERY: Final = 3
 """Models that fail in a row before it counts as every model, if the request has no fewer: as many as one request asks."""
 
 LATELY_SECONDS: Final = 60.0
-"""How long ago a path may have served for its resting models to be asked: two of their first rests."""
+"""How long ago something may have served for resting models to be asked: two of their first rests."""
 
 
 class Failed(NamedTuple):
@@ -98,8 +98,8 @@ class Scope:
         self._suspects: dict[Path, set[str]] = {path: set() for path in Path}
         self._silent: dict[Path, set[str]] = {path: set() for path in Path}  # failed since the path's last answer
         self._gone: set[tuple[Path, str]] = set()
-        self._served: dict[tuple[Path, str], float] = {}  # when a model served last
-        self._served_at = dict.fromkeys(Path, -inf)
+        self._served: dict[str, float] = {}  # when a model served last, on whichever path
+        self._served_at = -inf
         self.failed_at = -inf
         self.run = Run(further)
 
@@ -136,7 +136,7 @@ class Scope:
         """Note an attempt that went well."""
         self._suspects[path].clear()
         self._silent[path].clear()
-        self._served_at[path] = self._served[path, model] = now
+        self._served_at = self._served[model] = now
         self._paths[path].succeeded(probe=probes.path)
         self._answers[path].succeeded(probe=probes.answers)
         if (one := self._models.get((path, model))) is not None:
@@ -203,7 +203,7 @@ class Scope:
         answers, closed = self._answers[path], BreakerState.CLOSED
         if answers.state is not closed or self._paths[path].state is not closed:
             return True  # it is the path's probe: the models were asked least lately of all
-        lately = now - self._served_at[path] < LATELY_SECONDS
+        lately = now - self._served_at < LATELY_SECONDS
         return lately and answers.failures < ANSWER_RULES.consecutive
 
     def _note_answers(self, path: Path, model: str, probes: Probes, failed: Failed) -> None:
@@ -261,7 +261,7 @@ class Scope:
                 pressed=probes.pressed,
             )
             if kind is FailureKind.MODEL_GONE:
-                if failed.now - self._served.get((path, model), -inf) > LATELY_SECONDS:
+                if failed.now - self._served.get(model, -inf) > LATELY_SECONDS:
                     self._gone.add((path, model))
                 one.trip(failed.now, "the upstream says that this model is gone", MODEL_GONE_SECONDS)
             return

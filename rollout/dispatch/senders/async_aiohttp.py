@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from rollout.dispatch.paths import Call
@@ -20,9 +25,50 @@ from rollout.network import DIRECT, Network, Proxy, explain, is_refused_by_proxy
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 
 
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's own pool, but for kept connections that the other side has closed: these are never written to.
+
+    aiohttp hears of the end of a connection from the event loop. If the loop was busy, only the operating system knows.
+    Afterwards nobody could say whether what was written there was read, so the operating system is asked before.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=network.tls())
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own parameter
+    ) -> Connection:
+        """Return a connection that is open as far as the operating system knows."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None:
+                return connection
+            if protocol not in self._used:  # new, so nothing was closed behind anybody's back
+                self._used.add(protocol)
+                return connection
+            if not _has_something_to_say(connection):
+                return connection
+            connection.close()
+
+
+def _has_something_to_say(connection: Connection) -> bool:
+    """Say whether something waits to be read; from a connection that nothing was asked on, only its end can come."""
+    opened = connection.transport.get_extra_info("socket") if connection.transport is not None else None
+    if opened is None or (descriptor := opened.fileno()) < 0:
+        return False
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    return bool(waiting.poll(0))
+
+
 def _session(network: Network) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=network.tls()),
+        connector=_Connector(network),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=_TIMEOUT,
     )
