@@ -243,6 +243,7 @@ def test_where_no_retry_is_left_the_error_says_so_and_is_otherwise_the_failures_
     client: world.FixedClient, upstream: world.Upstream
 ) -> None:
     upstream.direct = world.says(500, {})
+    client.cascade = (ALPHA,)
     with pytest.raises(UpstreamUnavailable) as caught:
         Caller(client, world.a_gate(retries=False))(user="off")
     assert caught.value.message.endswith("; nothing else was tried: too many requests are being retried just now")
