@@ -100,7 +100,9 @@ class Gate:
             if asking.further:
                 for scope in (self._shared, *own):
                     scope.run.enter(path, model)
-            return Permit(path, model, probes, wall, asking, tuple([(each, each.enter(path, model, now)) for each in own]))
+            return Permit(
+                path, model, probes, wall, asking, tuple([(each, each.enter(path, model, now)) for each in own])
+            )
 
     def refusal(self, path: Path, model: str, asking: Asking = ALONE) -> Refusal | None:
         """Say what `admit` would refuse now, None if it would grant; asking takes nothing."""
@@ -233,7 +235,8 @@ class Gate:
                 scope.run.leave()
         met = [(self._shared, permit.probes)]
         for each in own:
-            met.append((each, next((probes for scope, probes in permit.own if scope is each), NO_PROBES)))
+            probes = [probes for scope, probes in permit.own if scope is each]
+            met.append((each, probes[0] if probes else NO_PROBES))
         return met
 
     def _in_the_way(

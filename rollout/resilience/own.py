@@ -16,7 +16,7 @@ MOST: Final = 256
 """Callers and bodies that are kept, a few kilobytes each; if more fail, it is not one caller's doing."""
 
 FURTHER: Final = 3
-"""Further attempts without an answer of one caller or body: fewer than of all together, so that others have some left."""
+"""Further attempts without an answer of one caller or body: fewer than of all together, so that others keep some."""
 
 
 class OwnScopes:

@@ -9,6 +9,7 @@ from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerStatus
 from rollout.resilience.quota import QuotaRecord, QuotaStatus
+from rollout.resilience.run import Run
 from rollout.resilience.source import Source
 
 
@@ -44,6 +45,16 @@ class Probes(NamedTuple):
 NO_PROBES = Probes()
 
 
+class Own(Protocol):
+    """The breakers of one caller or one body, as a permit knows them."""
+
+    run: Run
+
+    def leave(self, path: Path, model: str, probes: Probes, /) -> None:
+        """Note that an attempt came to nothing, neither well nor badly."""
+        ...
+
+
 class Permit(NamedTuple):
     """Leave to make one attempt; `settle` or `release` takes it back. `at` is when, in seconds since the epoch.
 
@@ -56,7 +67,7 @@ class Permit(NamedTuple):
     probes: Probes = NO_PROBES
     at: float = 0.0
     asking: Asking = ALONE
-    own: tuple[tuple[object, Probes], ...] = ()
+    own: tuple[tuple[Own, Probes], ...] = ()
 
     @property
     def path_probe(self) -> int:

@@ -17,7 +17,7 @@ asked of the gate. `drive` and `adrive` are the only loops that send.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from math import inf, isfinite
 from operator import attrgetter
 from typing import Final, NamedTuple, TypeVar
@@ -245,9 +245,14 @@ def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
         admitted = _first(gate, walk, walk.due(now), refusals)
     if admitted is not None:
         return admitted
-    if walk.go_direct():
+    if _speak_against_the_path(refusals.values()) and walk.go_direct():
         return _admitted(gate, walk, now)
     return min(refusals.values(), key=attrgetter("retry_after"))
+
+
+def _speak_against_the_path(refusals: Iterable[Refusal]) -> bool:
+    """Say whether the direct path may be better; it is not, if the same model was only asked too often."""
+    return any(refusal is not _NO_RETRY for refusal in refusals)
 
 
 def _first(
@@ -323,7 +328,9 @@ def _soonest(gate: Gate, walk: _Walk, pause: float, now: float, last: float) -> 
         return min(later)
     if not refusals:
         return None
-    return 0.0 if walk.go_direct() else min(refusals, key=attrgetter("retry_after"))
+    return (
+        0.0 if _speak_against_the_path(refusals) and walk.go_direct() else min(refusals, key=attrgetter("retry_after"))
+    )
 
 
 def handing_over(policy: Policy) -> Policy:

@@ -1,4 +1,4 @@
-"""Further attempts without an answer: few of them find out whether anything answers, so that an outage is not multiplied.
+"""Further attempts without an answer: a few find out whether anything answers, so that an outage is not multiplied.
 
 The first attempt of a request is always its own. Everything after it (another model, the other path, the same model
 again) is worth sending as long as something answers. If nothing has answered since a few attempts failed, only so many

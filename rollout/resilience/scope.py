@@ -2,8 +2,8 @@
 
 Three stand in the way of an attempt. The path's own trips on what speaks against the path, whichever model was asked.
 The one of its answers trips if every model fails, with whatever, and nothing is answered in between. The model's own
-makes a model rest that fails again and again; resting puts it last and is no wall: if something has served lately
-and no other model is left, the resting ones are asked (load balancers call that a panic threshold). Only a model that the
+makes a model rest that fails again and again. Resting puts it last and is no wall: if something has served lately and
+no other model is left, the resting ones are asked (load balancers call that a panic threshold). Only a model that the
 upstream calls gone, and that has not served lately, is not asked until its time is over.
 """
 
@@ -54,7 +54,7 @@ SUSPECTS: Final[Mapping[Path, int]] = {Path.LITELLM: 2, Path.OPENROUTER: 3}
 after: one bad model, asked by many at once, must not take the good ones with it."""
 
 EVERY: Final = 3
-"""Models that fail in a row before it counts as every model, if the request has no fewer: as many as one request asks."""
+"""Models that fail in a row before it counts as every model; fewer if a request has fewer. One request asks as many."""
 
 LATELY_SECONDS: Final = 60.0
 """How long ago something may have served for resting models to be asked: two of their first rests."""
@@ -88,7 +88,19 @@ class Scope:
         run: the failures in a row and the further attempts among them.
     """
 
-    __slots__ = ("_answers", "_gone", "_models", "_paths", "_rules", "_served", "_served_at", "_silent", "_suspects", "failed_at", "run")
+    __slots__ = (
+        "_answers",
+        "_gone",
+        "_models",
+        "_paths",
+        "_rules",
+        "_served",
+        "_served_at",
+        "_silent",
+        "_suspects",
+        "failed_at",
+        "run",
+    )
 
     def __init__(self, rules: BreakerRules | None, *, further: int) -> None:
         self._rules = rules or BreakerRules()

@@ -401,10 +401,13 @@ async def test_the_asynchronous_openai_sdk_works_unchanged(front: Front) -> None
         assert text == "".join(world.PIECES)
 
 
-def test_the_openai_sdk_does_not_send_a_failed_request_again(front: Front, upstream: world.Upstream) -> None:
+def test_the_openai_sdk_does_not_send_a_failed_request_again(
+    front: Front, client: world.FixedClient, upstream: world.Upstream
+) -> None:
+    client.cascade = (ALPHA,)
     upstream.direct = world.says(503, {"error": {"message": "busy"}})
-    with sdk(front) as client, pytest.raises(openai.InternalServerError):
-        client.chat.completions.create(model=ALPHA, messages=HEJ)
+    with sdk(front) as asking, pytest.raises(openai.InternalServerError):
+        asking.chat.completions.create(model=ALPHA, messages=HEJ)
     assert len(upstream.calls) == 1
 
 

@@ -40,7 +40,9 @@ class Counting(Gate):
         self.granted += isinstance(admitted, Permit)
         return admitted
 
-    def settle(self, permit: Any, failure: Any, retry_after: Any = None, *, sent: bool = True, fits: bool = True) -> None:
+    def settle(
+        self, permit: Any, failure: Any, retry_after: Any = None, *, sent: bool = True, fits: bool = True
+    ) -> None:
         super().settle(permit, failure, retry_after, sent=sent, fits=fits)
         self.settled.append((str(permit.path), failure, sent))
 

@@ -28,6 +28,8 @@ from rollout.domain.flag import Path
 from tests.dispatch import conftest as world
 
 HEJ = [{"role": "user", "content": "Hej"}]
+ONE_MODEL = world.CASCADE[:1]
+"""For what is about one attempt: there is nothing to fall back to."""
 ALPHA = world.CASCADE[0]
 
 
@@ -45,7 +47,7 @@ class Caller:
         async def asleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        # without a retry to spare; tests of retries bring a gate that has some
+        # without a retry to spare, so that one model is asked once; tests of retries bring a gate that has some
         world_of = {"gate": world.a_gate(retries=False), "sleep": self.slept.append, "asleep": asleep, **more}
         self.dispatcher = Dispatcher(client, observe=self.seen.append, async_sender=sender, **world_of)
 
@@ -155,8 +157,9 @@ def test_an_unreachable_gateway_is_rescued(call: Caller, upstream: world.Upstrea
     ],
 )
 def test_what_the_gateway_is_not_to_blame_for_is_not_sent_again(
-    call: Caller, upstream: world.Upstream, status: int, error: Any, kind: FailureKind
+    call: Caller, upstream: world.Upstream, client: world.FixedClient, status: int, error: Any, kind: FailureKind
 ) -> None:
+    client.cascade = ONE_MODEL
     upstream.gateway = world.says(status, {"error": {"message": "because"}}, "Retry-After: 3")
     with pytest.raises(error, match="because") as caught:
         call(user="on")
@@ -168,7 +171,10 @@ def test_what_the_gateway_is_not_to_blame_for_is_not_sent_again(
     assert [each.failure for each in call.seen] == [kind]
 
 
-def test_when_both_paths_fail_the_error_tells_of_both(call: Caller, upstream: world.Upstream) -> None:
+def test_when_both_paths_fail_the_error_tells_of_both(
+    call: Caller, upstream: world.Upstream, client: world.FixedClient
+) -> None:
+    client.cascade = ONE_MODEL
     upstream.gateway = upstream.direct = world.says(503, {"error": {"message": f"key {world.OPENROUTER_KEY}"}})
     with pytest.raises(UpstreamUnavailable, match="before that litellm failed") as caught:
         call(user="on")
@@ -181,6 +187,7 @@ def test_when_both_paths_fail_the_error_tells_of_both(call: Caller, upstream: wo
 def test_deadlines_hold_against_silence_and_against_keep_alives_and_close_the_upstream(
     call: Caller, upstream: world.Upstream, client: world.FixedClient, behaviour: world.Behaviour, stream: bool
 ) -> None:
+    client.cascade = ONE_MODEL
     client.upstreams = world.upstreams_at(upstream.url, attempt_timeout=0.2, first_token_timeout=0.2)
     upstream.gateway = upstream.direct = behaviour
     with pytest.raises(DeadlineExceeded) as caught:
@@ -241,8 +248,9 @@ def test_a_stream_that_stands_still_is_given_up_and_closed(
     ],
 )
 def test_a_stream_that_ends_before_its_first_token_is_a_failed_attempt(
-    call: Caller, upstream: world.Upstream, pieces: Any, kind: FailureKind
+    call: Caller, upstream: world.Upstream, client: world.FixedClient, pieces: Any, kind: FailureKind
 ) -> None:
+    client.cascade = ONE_MODEL
     upstream.direct = world.streams(*pieces)
     with pytest.raises(UpstreamUnavailable) as caught:
         call(user="off", stream=True)
@@ -317,6 +325,7 @@ def test_a_bad_request_is_refused_before_anything_is_sent(
 def test_without_a_key_nobody_comes_to_the_rescue_and_the_error_says_so(
     call: Caller, client: world.FixedClient, upstream: world.Upstream
 ) -> None:
+    client.cascade = ONE_MODEL
     client.upstreams = world.upstreams_at(upstream.url, openrouter_key=None)
     upstream.gateway = world.says(500, {})
     with pytest.raises(UpstreamUnavailable, match="OPENROUTER_API_KEY is not set"):

@@ -14,7 +14,7 @@ from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.gate import Gate
 from rollout.resilience.policy import Attempt, Outcome, Pause, Verdict, attempts
-from rollout.resilience.quota import QuotaLimits
+from rollout.resilience.quota import NO_LIMITS, QuotaLimits
 from rollout.resilience.source import Mark
 
 MODELS: Final = ("a:free", "b:free", "c:free", "d:free", "e:free")
@@ -53,7 +53,7 @@ class Storm:
 
     fails: Fails
     seconds_of: Callable[[FailureKind | None], float] = lambda kind: 3.0 if kind is FailureKind.TIMEOUT else 0.3
-    limits: QuotaLimits = QuotaLimits(0, 0)
+    limits: QuotaLimits = NO_LIMITS
     models: tuple[str, ...] = MODELS
     path: Path = Path.OPENROUTER
     total: float = 30.0

@@ -1,6 +1,7 @@
 """Storms without sockets: what is served when first attempts fail, and what is sent when nothing answers at all."""
 
 from collections.abc import Callable
+from math import inf
 
 import pytest
 
@@ -8,7 +9,7 @@ from rollout.domain.failure import UNANSWERED, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerState
 from rollout.resilience.quota import FURTHER_SHARE, QuotaLimits
-from tests.resilience.storm import MODELS, REQUESTS, Asked, Storm, spread
+from tests.resilience.storm import MODELS, REQUESTS, Asked, Fails, Storm, spread
 
 K = FailureKind
 LITELLM = Path.LITELLM
@@ -24,9 +25,19 @@ from_all = pytest.mark.parametrize("callers", FROM)
 at_every_pace = pytest.mark.parametrize("pace", PACES)
 
 
+def out(kind: K, begins: float, ends: float) -> Fails:
+    """Return an upstream that is out between two moments."""
+    return lambda _, attempt, __: kind if begins <= attempt.started < ends else None
+
+
+def taking(seconds: float) -> Callable[[K | None], float]:
+    """Return how long attempts take; one that times out takes longer."""
+    return lambda kind: 3.0 if kind is K.TIMEOUT else seconds
+
+
 def storm(fails: Callable[..., K | None], path: Path, callers: str, pace: str, **more: object) -> Storm:
     (seconds, takes), (who, what) = PACES[pace], FROM[callers]
-    lasting = {"seconds_of": lambda kind: 3.0 if kind is K.TIMEOUT else takes, "total": 60.0}
+    lasting = {"seconds_of": taking(takes), "total": 60.0}
     made = Storm(fails, path=path, **{**lasting, **more})  # type: ignore[arg-type]
     return made.play(spread(seconds=seconds, callers=who, bodies=what))
 
@@ -87,12 +98,7 @@ def test_an_outage_that_comes_upon_healthy_traffic_is_not_multiplied(path: Path,
     before = [(at, asked._replace(number=1000 + asked.number)) for at, asked in spread()]
     for kind in KINDS:
         for takes, seconds in ((0.05, 10.0), (2.0, 0.0)):
-            world = Storm(
-                lambda _, attempt, __, kind=kind: kind if attempt.started >= 1020.0 else None,
-                lambda kind, takes=takes: 3.0 if kind is K.TIMEOUT else takes,
-                path=path,
-                models=MODELS[:models],
-            )
+            world = Storm(out(kind, 1020.0, inf), taking(takes), path=path, models=MODELS[:models])
             world.play([*before, *((20.0 + at, asked) for at, asked in spread(seconds=seconds))])
             assert sum(at >= 1020.0 for at in world.sent_at) <= 72, kind
 
@@ -102,20 +108,14 @@ def test_an_outage_that_comes_upon_healthy_traffic_is_not_multiplied(path: Path,
 def test_after_an_outage_of_twenty_seconds_somebody_is_served_within_twenty_five(path: Path, models: int) -> None:
     asked = [(each / 3, Asked(each, each, each)) for each in range(240)]
     for kind in KINDS:
-        world = Storm(
-            lambda _, attempt, __, kind=kind: kind if 1010.0 <= attempt.started < 1030.0 else None,
-            path=path,
-            models=MODELS[:models],
-        ).play(asked)
+        world = Storm(out(kind, 1010.0, 1030.0), path=path, models=MODELS[:models]).play(asked)
         assert any(1030.0 < at <= 1055.0 for at in world.served_at.values()), kind
 
 
 @on_both_paths
 @pytest.mark.parametrize("kind", IN_TURN)
 def test_further_attempts_leave_half_of_the_accounts_minute_to_first_attempts(path: Path, kind: K) -> None:
-    world = Storm(
-        lambda _, __, sent: kind if sent < 3 else None, path=path, limits=QuotaLimits(20, 0)
-    ).play(spread())
+    world = Storm(lambda _, __, sent: kind if sent < 3 else None, path=path, limits=QuotaLimits(20, 0)).play(spread())
     begun = len(world.attempts)
     assert world.sent - begun <= 20 * FURTHER_SHARE
     assert begun >= 10
