@@ -234,7 +234,7 @@ def _server_words(answer: Document) -> list[str]:
     if answer.get("quota"):
         lines.append(f"quota: {_quota_words(answer['quota'])}")
     if answer.get("retries_left") is not None and answer["retries_left"] < 1:
-        lines.append("retries: too many are made just now, so what fails is not tried again")
+        lines.append("retries: too many are made just now, so a model that failed is not asked again; other models are")
     lines += [f"in the way of raising the share: {problem}" for problem in answer.get("preflight") or ()]
     return [on_one_line(line) for line in lines]
 

@@ -1,9 +1,11 @@
 """The retry budget: retries stay under a share of requests, with a small floor for times of little traffic.
 
+A retry asks a model again that the same request has asked on the same path. Another model, or the other path, is none.
+
 A tenth of the requests may be retried (Google's SRE book, chapter 21, "Handling Overload": growth by 1.1
 instead of 3 when everything fails). The floor earns one retry every ten seconds, because at twenty requests a
 minute a tenth alone would be one retry in half a minute; it saves up two, so that a request that comes alone can
-make all of its attempts.
+make all of its attempts at the only model.
 """
 
 from __future__ import annotations

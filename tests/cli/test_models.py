@@ -98,7 +98,7 @@ def test_a_minute_that_the_upstream_refuses_and_an_empty_retry_budget_are_said(
         pass
     said = terminal("gateway", "status").stdout
     assert "(the cap of the minute)" in said
-    assert "retries: too many are made just now, so what fails is not tried again" in said
+    assert "retries: too many are made just now, so a model that failed is not asked again; other models are" in said
     assert "in the way" not in said
 
 

@@ -1,11 +1,13 @@
 """What touches sockets, alone: deadlines that hold over every part of a call, and answers that fit into memory."""
 
+import asyncio
 import gzip
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
@@ -134,3 +136,89 @@ async def test_a_small_answer_that_unpacks_to_more_than_fits_is_refused(way: str
         await aopened.read()
     await aopened.close()
     await asender.aclose()
+
+
+@contextmanager
+def closing_after_each_answer() -> Iterator[tuple[str, list[bytes], threading.Semaphore]]:
+    """Answer one request on each connection as if it were kept, then close it; gives what was asked, and each end."""
+    asked: list[bytes] = []
+    closed = threading.Semaphore(0)
+    with listening() as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    head = b""
+                    while not head.endswith(BODY) and (more := connection.recv(65_536)):
+                        head += more
+                    if head:
+                        asked.append(head)
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    connection.shutdown(socket.SHUT_RDWR)
+                closed.release()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/", asked, closed
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_kept_connection_that_the_other_side_has_closed_is_not_written_to_synchronously() -> None:
+    with closing_after_each_answer() as (url, asked, closed):
+        sender = HttpxSender()
+        for _ in range(3):
+            assert sender.open(a_call(url), time.monotonic() + 10).read(time.monotonic() + 10) == b"ok"
+            assert closed.acquire(timeout=10)
+        sender.close()
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("way", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("is_busy", [True, False], ids=["the loop was busy meanwhile", "the loop was idle meanwhile"])
+def test_a_kept_connection_that_the_other_side_has_closed_is_not_written_to(way: str, is_busy: bool) -> None:
+    async def several(url: str, closed: threading.Semaphore) -> None:
+        sender: Any = AiohttpSender() if way == "aiohttp" else AsyncHttpxSender()
+        for _ in range(3):
+            opened = await sender.open(a_call(url))
+            assert await opened.read() == b"ok"
+            await opened.close()
+            # a busy loop hears of nothing while this waits
+            assert closed.acquire(timeout=10) if is_busy else await asyncio.to_thread(closed.acquire, timeout=10)
+        await sender.aclose()
+
+    with closing_after_each_answer() as (url, asked, closed):
+        asyncio.run(several(url, closed))
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("way", ["aiohttp", "httpx"])
+def test_a_request_that_the_other_side_may_have_read_is_never_sent_again_blindly(way: str) -> None:
+    heard: list[bytes] = []
+
+    async def once(url: str) -> SendFault:
+        sender: Any = AiohttpSender() if way == "aiohttp" else AsyncHttpxSender()
+        with pytest.raises(SendFault) as caught:
+            await sender.open(a_call(url))
+        await sender.aclose()
+        return caught.value
+
+    with listening() as server:
+
+        def read() -> None:
+            connection, _ = server.accept()
+            with connection:
+                head = b""
+                while not head.endswith(BODY):
+                    head += connection.recv(65_536)
+                heard.append(head)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        fault = asyncio.run(once(f"http://127.0.0.1:{server.getsockname()[1]}/"))
+        thread.join()
+    assert (len(heard), fault.kind, fault.sent) == (1, FailureKind.UNREACHABLE, True)
