@@ -142,12 +142,19 @@ PERHAPS_THE_BODY: Final = frozenset(
         _K.TRUNCATED,
         _K.INVALID_JSON,
         _K.INTERRUPTED,
+        _K.GATEWAY_ERROR,
+        _K.MODEL_REFUSED,
     }
 )
 """Kinds that the body of one request may bring about: they speak against what others share once several show them."""
 
-UNANSWERED: Final = MODEL_FAULTS | PATH_FAULTS | PERHAPS_THE_BODY
-"""Kinds that leave a caller without an answer which another model or another moment may give."""
+UNANSWERED: Final = (MODEL_FAULTS | PATH_FAULTS | PERHAPS_THE_BODY) - {_K.MODEL_REFUSED}
+"""Kinds that show nothing of whether anything answers: if every model brings them, its path is left alone."""
+
+LEADS_ON: Final = GATEWAY_FAULTS | {
+    kind for kind, reaction in REACTIONS.items() if reaction in (Reaction.NEXT_MODEL, Reaction.TRY_AGAIN)
+}
+"""Kinds after which a request makes a further attempt."""
 
 
 class AttemptRecord(NamedTuple):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from rollout.domain.failure import PERHAPS_THE_BODY, UNANSWERED, FailureKind
+from rollout.domain.failure import LEADS_ON, PERHAPS_THE_BODY, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerRules
 from rollout.resilience.budget import RetryBudget
@@ -138,7 +138,7 @@ class Gate:
                     scope.run.answered()
                     scope.served(permit.path, permit.model, probes, now)
             return
-        blamed = _mark(failure, asking.source, sent=sent)
+        blamed = _mark(failure, asking.source, sent=sent, fits=fits)
         mark = blamed or self._own.mark_of(asking.source)
         with self._lock:
             now = self._clock()
@@ -146,7 +146,7 @@ class Gate:
             own = self._own.of(blamed, now) if blamed is not None else self._own.known(mark, now)
             failed = Failed(failure, now, self._spread(), retry_after, blamed, asking.models, sent)
             for scope, probes in self._met(permit, own):
-                if sent and (failure in UNANSWERED or not fits):
+                if sent and (failure in LEADS_ON or not fits):
                     scope.run.failed(now)
                 scope.failed(permit.path, permit.model, probes, failed)
                 failed = failed._replace(mark=None)  # for its own breakers nobody else's failures count
@@ -284,9 +284,10 @@ class Gate:
             self._store.save(self._quota.record())
 
 
-def _mark(failure: FailureKind, source: Source | None, *, sent: bool) -> Mark | None:
+def _mark(failure: FailureKind, source: Source | None, *, sent: bool, fits: bool = True) -> Mark | None:
     """Return who asked and what, if the request may have brought a failure about."""
-    return source.mark() if source is not None and sent and failure in PERHAPS_THE_BODY else None
+    by_body = failure in PERHAPS_THE_BODY or not fits
+    return source.mark() if source is not None and sent and by_body else None
 
 
 def _held(scope: Scope) -> Refusal:

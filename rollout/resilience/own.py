@@ -55,6 +55,7 @@ class OwnScopes:
                     self._kept.popitem(last=False)
             else:
                 self._kept.move_to_end(key)
+            kept.failed_at = now
             found.append(kept)
         return found
 

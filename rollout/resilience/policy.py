@@ -9,10 +9,10 @@
         | the day is used up, 402, a request that is wrong by itself: stop
 
 A fallback is no retry: a retry hits what is in trouble, a fallback leaves it. So the retry budget rations only a model
-that this request has asked on this path before. At most three attempts a request, not counted the rescue and the first
-one of which no byte was sent; no pause after the last one; nothing is tried again once the caller got something.
-Nothing here sends, sleeps or reads a clock: times are monotonic seconds that come in with outcomes, and what is shared between
-requests is asked of the gate. `drive` and `adrive` are the only loops that send.
+that this request has asked on this path before. At most three attempts a request, without the rescue and without the
+first one of which no byte was sent; no pause after the last one; nothing is tried again once the caller got something.
+Nothing here sends, sleeps or reads a clock: times are monotonic seconds that come in with outcomes, and what is shared
+between requests is asked of the gate. `drive` and `adrive` are the only loops that send.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Scope:
         further: further attempts that are let through without an answer.
 
     Attributes:
-        failed_at: when something failed last.
+        failed_at: when its caller or body failed last, as far as its owner says.
         run: the failures in a row and the further attempts among them.
     """
 
@@ -157,14 +157,12 @@ class Scope:
 
     def failed(self, path: Path, model: str, probes: Probes, failed: Failed) -> None:
         """Note an attempt that went badly."""
-        self.failed_at = failed.now
         self._note_answers(path, model, probes, failed)
         self._note_path(path, model, probes, failed)
         self._note_model(path, model, probes, failed)
 
     def broke(self, path: Path, model: str, failed: Failed) -> None:
         """Note that an attempt failed after it had served: a stream that broke off."""
-        self.failed_at = failed.now
         if failed.kind in PATH_FAULTS:
             self._note_path(path, model, NO_PROBES, failed)
         if failed.kind in MODEL_FAULTS:

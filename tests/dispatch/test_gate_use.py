@@ -361,3 +361,17 @@ def test_what_was_not_sent_is_an_error_of_the_tree(call: Caller, gate: Counting,
         call(user="on")
     assert caught.value.decision.path is Path.LITELLM
     assert not upstream.calls
+
+
+def test_a_request_is_the_same_for_the_gate_whoever_sends_it_and_however(client: world.FixedClient) -> None:
+    dispatcher = Dispatcher(client, gate=world.a_gate())
+
+    def mark(**params: Any) -> Any:
+        return dispatcher.prepare({"messages": HEJ, **params}, {}).mark()
+
+    same = [mark(user="on"), mark(user="on", stream=True, model=BETA), mark(user="on", metadata={"request": "2"})]
+    assert len(set(same)) == 1
+    assert (mark(user="off").caller, mark(user="off").body) == (mark(user="off").caller, same[0].body)
+    assert mark(user="off").caller != same[0].caller
+    assert mark(user="on", temperature=1).body != same[0].body
+    assert mark().caller == mark().body, "nobody knows who asks"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rollout.resilience.breaker import TRANSITIONS, Breaker, BreakerEvent, BreakerRules, BreakerState
+from rollout.resilience.source import Mark
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 RULES = BreakerRules(consecutive=3, window=8, minimum=6, ratio=0.5, first_open=10.0, longest_open=80.0)
@@ -256,3 +257,42 @@ class AnyBreaker(RuleBasedStateMachine):
 
 
 TestAnyBreaker = AnyBreaker.TestCase
+
+
+def test_failures_with_one_mark_count_for_half_of_what_trips_it() -> None:
+    rules = replace(RULES, consecutive=4, ratio=None)
+    same_caller, same_body = Breaker(rules), Breaker(rules)
+    for each in range(50):
+        same_caller.failed(0.0, "it broke", probe=0, mark=Mark(1, each))
+        same_body.failed(0.0, "it broke", probe=0, mark=Mark(each, 1))
+    assert (same_caller.state, same_body.state) == (CLOSED, CLOSED)
+    same_caller.failed(0.0, "it broke", probe=0, mark=Mark(2, 100))
+    assert same_caller.state is CLOSED, "three of four count"
+    same_caller.failed(0.0, "it broke", probe=0, mark=Mark(2, 101))
+    assert same_caller.state is OPEN
+
+
+def test_what_no_body_can_cause_counts_at_once() -> None:
+    breaker = Breaker(replace(RULES, consecutive=4, ratio=None))
+    for each in range(50):
+        breaker.failed(0.0, "it broke", probe=0, mark=Mark(1, 1) if each else None)
+    assert breaker.state is CLOSED
+    breaker.failed(0.0, "it broke", probe=0)
+    assert breaker.state is OPEN
+
+
+def test_one_mark_alone_never_makes_a_bad_share_of_the_last_calls() -> None:
+    breaker = Breaker(RULES)
+    for each in range(40):
+        breaker.succeeded(probe=0) if each % 4 == 0 else breaker.failed(0.0, "it broke", probe=0, mark=Mark(1, each))
+    assert breaker.state is CLOSED
+
+
+def test_a_call_that_was_let_through_anyway_closes_it_or_makes_it_rest_anew() -> None:
+    breaker = opened()
+    breaker.failed(8.0, "it broke", probe=0, pressed=True)
+    assert (breaker.state, breaker.status(8.0).opens_in) == (OPEN, RULES.first_open)
+    breaker.succeeded(probe=0)
+    assert breaker.state is OPEN, "a call from before says nothing"
+    breaker.succeeded(probe=0, pressed=True)
+    assert breaker.state is CLOSED

@@ -288,3 +288,25 @@ def test_no_record_whatever_its_moments_blocks_for_longer_than_the_day(
     answer = quota.reserve(MORNING)
     assert 0 <= answer.wait <= 60
     assert answer.until is None or answer.until == MIDNIGHT or answer.until == blocked < MIDNIGHT
+
+
+def test_further_attempts_may_use_half_of_the_minute_and_first_ones_all_of_it() -> None:
+    quota = Quota(QuotaLimits(10, 0))
+    for _ in range(5):
+        assert quota.look(MORNING, further=True).taken
+        quota.take(MORNING, further=True)
+    room = quota.look(MORNING + 20, further=True)
+    assert (room.taken, room.wait, room.kept) == (False, 40.0, True)
+    for _ in range(5):
+        assert quota.look(MORNING + 20).taken
+        quota.take(MORNING + 20)
+    assert (quota.look(MORNING + 20).taken, quota.look(MORNING + 20).kept) == (False, False)
+    assert quota.look(MORNING + 60, further=True).taken
+
+
+def test_a_further_attempt_that_was_never_sent_is_put_back_into_its_half_too() -> None:
+    quota = Quota(QuotaLimits(2, 0))
+    quota.take(MORNING, further=True)
+    assert not quota.look(MORNING, further=True).taken
+    quota.give_back(MORNING, further=True)
+    assert quota.look(MORNING, further=True).taken

@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from rollout.domain.failure import UNANSWERED, FailureKind
+from rollout.domain.failure import LEADS_ON, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerState
 from rollout.resilience.quota import FURTHER_SHARE, QuotaLimits
@@ -14,8 +14,8 @@ from tests.resilience.storm import MODELS, REQUESTS, Asked, Fails, Storm, spread
 K = FailureKind
 LITELLM = Path.LITELLM
 # not here: what stops a request after one attempt, what comes after a part, and what the gateway says of itself
-STOPS = {K.UNAUTHORIZED, K.INTERRUPTED, K.GATEWAY_COOLDOWN, K.NOT_FREE}
-KINDS = sorted(UNANSWERED - STOPS)
+STOPS = {K.UNAUTHORIZED, K.INTERRUPTED, K.GATEWAY_COOLDOWN, K.GATEWAY_ERROR, K.NOT_FREE}
+KINDS = sorted(LEADS_ON - STOPS)
 IN_TURN = (K.UPSTREAM_BUSY, K.SERVER_ERROR, K.EMPTY, K.ERROR_FINISH)
 FROM = {"sixty callers": (60, 60), "one caller": (1, 60), "sixty callers with one body": (60, 1), "one request": (1, 1)}
 PACES = {"in turn": (10.0, 0.05), "overlapping": (10.0, 2.0), "all at once": (0.0, 0.5)}
@@ -125,7 +125,19 @@ def test_further_attempts_leave_half_of_the_accounts_minute_to_first_attempts(pa
     assert one_each.sent == 20, "what is kept for first attempts is used by them"
 
 
-POISONS = sorted({K.SERVER_ERROR, K.NO_ANSWER, K.TIMEOUT, K.EMPTY, K.TRUNCATED, K.ERROR_FINISH, K.UNREACHABLE})
+POISONS = sorted(
+    {
+        K.GATEWAY_ERROR,
+        K.MODEL_REFUSED,
+        K.SERVER_ERROR,
+        K.NO_ANSWER,
+        K.TIMEOUT,
+        K.EMPTY,
+        K.TRUNCATED,
+        K.ERROR_FINISH,
+        K.UNREACHABLE,
+    }
+)
 
 
 @on_both_paths
