@@ -160,7 +160,8 @@ class Breaker:
         """Note a call that went well; `probe` is the number it entered with, `pressed` if it was let through anyway."""
         if self._failures:
             self._begin_row()
-        self._recent.append(True)
+        if self._rules.ratio is not None:
+            self._recent.append(True)
         if probe and probe == self._probe:  # else it was reset or tripped, or given up, while the probe was out
             self._closed(BreakerEvent.PROBE_OK)
         elif pressed and self.state is not _CLOSED:

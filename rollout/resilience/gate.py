@@ -24,9 +24,9 @@ from rollout.resilience.run import ASK_AGAIN_SECONDS
 from rollout.resilience.scope import LONGEST_REST, Failed, Scope
 from rollout.resilience.source import Mark, Source
 
-FURTHER: Final = 5
+FURTHER: Final = 4
 """Further attempts, of all requests together, that may be without an answer at once. With it sixty requests that meet
-an outage all at once stay under 1.2 attempts each: these, and one for each model not among them (measured: 71)."""
+an outage all at once stay at 1.2 attempts each: these, and one for each model on each path that is not among them."""
 
 
 class Gate:
@@ -87,14 +87,17 @@ class Gate:
         mark = self._own.mark_of(asking.source)
         with self._lock:
             now, wall = self._clock(), self._wall()
-            own = self._own.known(mark, now)
-            refusal = self._in_the_way(path, model, asking, own, now, wall)
+            shared = self._shared
+            own = [] if mark is None else self._own.known(mark, now)
+            is_open = not own and shared.is_open_to(path, model)
+            scopes = [] if is_open else [shared, *own]
+            refusal = self._in_the_way(path, model, asking, scopes, now, wall)
             if refusal is not None:
                 return refusal
             self._quota.take(wall, further=asking.further)
             if self._quota.limits != NO_LIMITS:  # else nobody asks how many there were
                 self._keep()
-            probes = self._shared.enter(path, model, now)
+            probes = NO_PROBES if is_open else shared.enter(path, model, now)
             if not own and not asking.further:
                 return Permit(path, model, probes, wall, asking)
             if asking.further:
@@ -109,7 +112,8 @@ class Gate:
         mark = self._own.mark_of(asking.source)
         with self._lock:
             now = self._clock()
-            return self._in_the_way(path, model, asking, self._own.known(mark, now), now, self._wall())
+            scopes = [self._shared, *self._own.known(mark, now)]
+            return self._in_the_way(path, model, asking, scopes, now, self._wall())
 
     def settle(
         self,
@@ -134,9 +138,12 @@ class Gate:
             mark = self._own.mark_of(asking.source)
             with self._lock:
                 now = self._clock()
-                for scope, probes in self._met(permit, self._own.known(mark, now)):
-                    scope.run.answered()
-                    scope.served(permit.path, permit.model, probes, now)
+                self._shared.run.answered()
+                self._shared.served(permit.path, permit.model, permit.probes, now)
+                if mark is not None or asking.further:
+                    for scope, probes in self._met(permit, self._own.known(mark, now))[1:]:
+                        scope.run.answered()
+                        scope.served(permit.path, permit.model, probes, now)
             return
         blamed = _mark(failure, asking.source, sent=sent, fits=fits)
         mark = blamed or self._own.mark_of(asking.source)
@@ -240,8 +247,9 @@ class Gate:
         return met
 
     def _in_the_way(
-        self, path: Path, model: str, asking: Asking, own: list[Scope], now: float, wall: float
+        self, path: Path, model: str, asking: Asking, scopes: list[Scope], now: float, wall: float
     ) -> Refusal | None:
+        """Say what is in the way; `scopes` are those whose breakers may be, none if all of them are closed."""
         if model in self._not_free or model in self._quarantined:
             why = "has cost money" if model in self._quarantined else "is not free today"
             return Refusal(FailureKind.NOT_FREE, LONGEST_REST, f"{model!r} {why}, so it is not asked")
@@ -249,13 +257,12 @@ class Gate:
         if room.until is not None:  # before the breakers: "in five seconds" would be untrue
             detail = "the account's free requests of today are used up"
             return Refusal(FailureKind.DAY_CAP, room.until - wall, detail)
-        refusal = self._shared.refusal(path, model, now, press=asking.press)
-        for each in own:
-            refusal = refusal or each.refusal(path, model, now, press=asking.press)
-        if refusal is not None:
-            return refusal
+        for each in scopes:
+            refusal = each.refusal(path, model, now, press=asking.press)
+            if refusal is not None:
+                return refusal
         if asking.further:
-            for each in (self._shared, *own):
+            for each in scopes or (self._shared,):
                 if each.run.holds(path, model, now):
                     return _held(each)
         if room.wait > 0:

@@ -236,6 +236,10 @@ def _is_worth_a_wait(refusal: Refusal) -> bool:
 
 def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
     """Ask for leave for the best model that gets it; turn to the direct path where the gateway's all rest."""
+    if not walk.again:  # nothing has failed yet: almost always the first model is the answer
+        usual = gate.admit(walk.path, walk.models[0], walk.asking())
+        if isinstance(usual, Permit):
+            return usual
     refusals: dict[str, Refusal] = {}
     admitted = _first(gate, walk, walk.fresh, refusals)
     if admitted is None and not walk.may_rescue:

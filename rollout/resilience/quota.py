@@ -234,8 +234,9 @@ class Quota:
             self._blocked_until = _midnight(wall)
         if self._minute_until > wall + MINUTE_SECONDS:
             self._minute_until = wall + MINUTE_SECONDS
-        self._moments = _of_this_minute(self._moments, wall)
-        self._further = _of_this_minute(self._further, wall)
+        if self._moments:
+            self._moments = _of_this_minute(self._moments, wall)
+            self._further = _of_this_minute(self._further, wall)
 
 
 _ROOM: Final = Reserved()

@@ -60,6 +60,9 @@ LATELY_SECONDS: Final = 60.0
 """How long ago something may have served for resting models to be asked: two of their first rests."""
 
 
+_CLOSED: Final = BreakerState.CLOSED  # asked for several times in each request, where an enumeration's lookup counts
+
+
 class Failed(NamedTuple):
     """A failure, as breakers are told of it.
 
@@ -115,6 +118,13 @@ class Scope:
         self.failed_at = -inf
         self.run = Run(further)
 
+    def is_open_to(self, path: Path, model: str) -> bool:
+        """Say whether every breaker in an attempt's way is closed, as almost always: nothing refuses or probes then."""
+        if self._paths[path].state is not _CLOSED or self._answers[path].state is not _CLOSED:
+            return False
+        one = self._models.get((path, model))
+        return one is None or one.state is _CLOSED
+
     def refusal(self, path: Path, model: str, now: float, *, press: bool) -> Refusal | None:
         """Say what is in the way of an attempt; asking changes nothing."""
         whole, answers = self._paths[path], self._answers[path]
@@ -146,11 +156,13 @@ class Scope:
 
     def served(self, path: Path, model: str, probes: Probes, now: float) -> None:
         """Note an attempt that went well."""
-        self._suspects[path].clear()
-        self._silent[path].clear()
         self._served_at = self._served[model] = now
+        if self._suspects[path]:
+            self._suspects[path].clear()
         self._paths[path].succeeded(probe=probes.path)
-        self._answers[path].succeeded(probe=probes.answers)
+        if self._silent[path] or probes.answers:  # else nothing has failed since the last answer
+            self._silent[path].clear()
+            self._answers[path].succeeded(probe=probes.answers)
         if (one := self._models.get((path, model))) is not None:
             one.succeeded(probe=probes.model, pressed=probes.pressed)
             self._gone.discard((path, model))
@@ -240,7 +252,7 @@ class Scope:
         elif kind in PATH_FAULTS:
             suspects.add(model)
             # what the gateway cannot get from a model it tells; on the direct path a connection may end for a model
-            ended = kind is FailureKind.UNREACHABLE and failed.sent and path is Path.OPENROUTER
+            ended = kind is FailureKind.UNREACHABLE and failed.sent and failed.models and path is Path.OPENROUTER
             trips = (kind not in PERHAPS_THE_MODEL and not ended) or len(suspects) >= SUSPECTS[path]
             # a time named with what one model may have caused is that model's, and says nothing of the path
             rest = _sane(failed.retry_after) if trips else None

@@ -47,7 +47,7 @@ class World:
 
     def attempt(self, model: str = A, path: Path = LITELLM, failure: FailureKind | None = None, **more: Any) -> Permit:
         permit = self.admitted(model, path)
-        self.gate.settle(permit, failure, **{"sent": failure is not K.UNREACHABLE, **more})
+        self.gate.settle(permit, failure, **more)
         return permit
 
     def admitted(self, model: str = A, path: Path = LITELLM) -> Permit:

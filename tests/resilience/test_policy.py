@@ -114,7 +114,7 @@ class Stage:
         for model in models:
             self.gate.settle(Permit(path, model), K.MODEL_GONE)
         for _ in range(0 if models else PATH_RULES[path].consecutive):
-            self.gate.settle(Permit(path, A), K.UNREACHABLE, sent=False)
+            self.gate.settle(Permit(path, A), K.UNREACHABLE)
 
 
 def test_an_attempt_that_serves_is_the_only_one() -> None:
