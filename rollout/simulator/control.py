@@ -1,5 +1,9 @@
-"""The control routes under `/simulator`: read the record, script faults, set limits, withdraw models."""
+"""The control routes under `/simulator`: read the record, script faults, set limits, withdraw models.
 
+They show what the simulator was asked, prompts included, so each needs the world's secret as `Authorization: Bearer`.
+"""
+
+import hmac
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -62,7 +66,24 @@ class Control:
             ("/models", "GET", self._models),
             ("/models", "PUT", self._set_models),
         )
-        return [Route(path, _answering(endpoint), methods=[method]) for path, method, endpoint in table]
+        return [Route(path, self._answering(endpoint), methods=[method]) for path, method, endpoint in table]
+
+    def _answering(self, endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            if not self._is_ours(request):
+                message = "the control routes need the simulator's secret as `Authorization: Bearer`"
+                return _json({"error": {"code": 401, "message": message}}, 401)
+            try:
+                return _json(await endpoint(request), 200)
+            except (ControlError, FaultError) as error:
+                return _json({"error": {"code": 400, "message": str(error)}}, 400)
+
+        return answer
+
+    def _is_ours(self, request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        ours = hmac.compare_digest(given.strip().encode(), self._world.secret.encode())
+        return scheme.lower() == "bearer" and ours
 
     async def _requests(self, request: Request) -> Any:
         since = _whole("since", request.query_params.get("since"), default=0)
@@ -198,13 +219,3 @@ def _check_price(name: str, text: object) -> None:
 def _json(document: object, status: int) -> Response:
     # Not Starlette's own: ids may hold lone surrogates, which only escaped JSON carries.
     return Response(json.dumps(document), status, media_type="application/json")
-
-
-def _answering(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        try:
-            return _json(await endpoint(request), 200)
-        except (ControlError, FaultError) as error:
-            return _json({"error": {"code": 400, "message": str(error)}}, 400)
-
-    return answer

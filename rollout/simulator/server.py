@@ -3,18 +3,21 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import uvicorn
 
 from rollout.simulator.app import BASE_PATH, create_app
+from rollout.simulator.hosts import HostCheck
 from rollout.simulator.world import World
 
 DEFAULT_PORT: Final = 8099
@@ -84,9 +87,27 @@ def base_url(bound: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}{BASE_PATH}"
 
 
-def _server(world: World, ready: Callable[[], None]) -> _Server:
+def control_url(base_url: str) -> str:
+    """Return where the control routes are, of a simulator with this base URL."""
+    return base_url.removesuffix(BASE_PATH) + "/simulator"
+
+
+def keep_secret(file: Path, secret: str) -> None:
+    """Write the control routes' secret into a file that only its owner may read.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.unlink(missing_ok=True)  # one that is there may be readable by others, or a link
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as written:
+        written.write(f"{secret}\n")
+
+
+def _server(world: World, hosts: Iterable[str], ready: Callable[[], None]) -> _Server:
     config = uvicorn.Config(
-        create_app(world),
+        HostCheck(create_app(world), hosts),
         lifespan="off",
         access_log=False,
         log_config=None,
@@ -100,17 +121,22 @@ def _server(world: World, ready: Callable[[], None]) -> _Server:
     return _Server(config, ready)
 
 
-def serve(world: World, bound: socket.socket, *, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` is told the base URL once requests are answered."""
+def serve(world: World, bound: socket.socket, *, hosts: Iterable[str] = (), ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` is told the base URL once requests are answered.
+
+    `hosts` are answered beside the names of this machine's loopback.
+    """
     url = base_url(bound)
-    server = _server(world, lambda: ready(url))
+    server = _server(world, hosts, lambda: ready(url))
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[bound]))
 
 
 @contextmanager
-def running(world: World, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def running(world: World, *, host: str = "127.0.0.1", port: int = 0, hosts: Iterable[str] = ()) -> Iterator[str]:
     """Serve in a thread for as long as the block runs; gives the base URL.
+
+    Loopback's names, `host` and `hosts` are answered. The control routes take `world.secret`.
 
     Raises:
         OSError: the address cannot be had.
@@ -119,7 +145,7 @@ def running(world: World, *, host: str = "127.0.0.1", port: int = 0) -> Iterator
     bound = listen(host, port)
     url = base_url(bound)
     started = threading.Event()
-    server = _server(world, started.set)
+    server = _server(world, (host, *hosts), started.set)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
@@ -146,11 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 takes a free port (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="decides ids and the chances of faults")
+    parser.add_argument("--allow-host", action="append", default=[], help="another name it answers to; repeatable")
+    parser.add_argument("--secret-file", type=Path, help="where the secret of the control routes is written")
     options = parser.parse_args(arguments)
+    world = World(seed=options.seed)
     try:
         bound = listen(options.host, options.port)
+        if options.secret_file is not None:
+            keep_secret(options.secret_file, world.secret)
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
-    serve(World(seed=options.seed), bound, ready=lambda url: print(url, flush=True))
+    hosts = (options.host, *options.allow_host)
+    serve(world, bound, hosts=hosts, ready=lambda url: print(url, flush=True))
     return 0

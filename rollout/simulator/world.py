@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -22,6 +23,7 @@ class World:
         clock: the time in epoch seconds.
         sleep: waits for a number of seconds.
         max_body_bytes: larger request bodies are refused with 413.
+        secret: what the control routes are asked with; made at random unless given.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class World:
         faults: Iterable[Fault] = (),
         record_limit: int = 50_000,
         max_body_bytes: int = 20 * 1024 * 1024,
+        secret: str | None = None,
     ) -> None:
         self.seed = seed
         self.clock = clock
@@ -44,6 +47,7 @@ class World:
         self.script = Script(seed, faults)
         self.record = Record(limit=record_limit)
         self.max_body_bytes = max_body_bytes
+        self.secret = secret or secrets.token_urlsafe(32)
         self._chance = random.Random(seed)  # noqa: S311 - ids of simulated answers, no secret
 
     def generation_id(self) -> str:

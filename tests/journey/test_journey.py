@@ -97,8 +97,8 @@ class Team:
         return document
 
     def admin(self) -> dict[str, str]:
-        cookies = {cookie["name"]: cookie["value"] for cookie in self.page.context.cookies()}
-        return {"Cookie": f"rollout_session={cookies['rollout_session']}"}
+        (session,) = [each for each in self.page.context.cookies() if each["name"].startswith("rollout_session_")]
+        return {"Cookie": f"{session['name']}={session['value']}"}
 
     def send(self, users: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Send a request for each user; return for each the path decided and who served."""
@@ -124,9 +124,11 @@ class Team:
 
     def arrived(self) -> dict[str, list[str]]:
         """Return what the upstream saw since it was last asked: users by the path their request came on."""
-        seen = httpx.get(f"{self.upstream}/simulator/requests", params={"limit": 10_000}).json()
+        secret = (self.running.data / "simulator.secret").read_text(encoding="ascii").strip()
+        headers = {"Authorization": f"Bearer {secret}"}
+        seen = httpx.get(f"{self.upstream}/simulator/requests", params={"limit": 10_000}, headers=headers).json()
         assert seen["dropped"] == 0
-        httpx.delete(f"{self.upstream}/simulator/requests").raise_for_status()
+        httpx.delete(f"{self.upstream}/simulator/requests", headers=headers).raise_for_status()
         came: dict[str, list[str]] = {"litellm": [], "direct": []}
         for request in seen["requests"]:
             came[request["via"]].append(request["user"])

@@ -11,12 +11,14 @@ import pytest
 from rollout.simulator import World, running
 
 MODEL = "qwen/qwen3-coder:free"
+SECRET = "the-secret-of-the-control-routes"
 
 
 @dataclass
 class Upstream:
     base_url: str
     client: httpx.Client
+    secret: str
 
     @property
     def control(self) -> str:
@@ -26,15 +28,20 @@ class Upstream:
         asked = {"model": MODEL, "messages": [{"role": "user", "content": "Hej!"}], **body}
         return self.client.post(f"{self.base_url}/chat/completions", json=asked, headers=headers)
 
+    def manage(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Ask a control route, with the secret."""
+        headers = {"authorization": f"Bearer {self.secret}"}
+        return self.client.request(method, f"{self.control}/{path}", headers=headers, **more)
+
     def script(self, *faults: dict[str, Any]) -> None:
-        self.client.put(f"{self.control}/faults", json=list(faults)).raise_for_status()
+        self.manage("PUT", "faults", json=list(faults)).raise_for_status()
 
     def entries(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.client.get(f"{self.control}/requests").json()["requests"]
+        found: list[dict[str, Any]] = self.manage("GET", "requests").json()["requests"]
         return found
 
     def counts(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.get(f"{self.control}/counts").json()
+        found: dict[str, Any] = self.manage("GET", "counts").json()
         return found
 
     def wait_for(self, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -49,15 +56,15 @@ class Upstream:
 
 @pytest.fixture(scope="session")
 def simulated() -> Iterator[str]:
-    with running(World(seed=7, max_body_bytes=100_000)) as base_url:
+    with running(World(seed=7, max_body_bytes=100_000, secret=SECRET)) as base_url:
         yield base_url
 
 
 @pytest.fixture
 def upstream(simulated: str) -> Iterator[Upstream]:
     with httpx.Client(headers={"authorization": "Bearer sk-or-test"}, timeout=10) as client:
-        found = Upstream(simulated, client)
-        client.delete(f"{found.control}/requests").raise_for_status()
-        client.delete(f"{found.control}/faults").raise_for_status()
-        client.put(f"{found.control}/account", json={"per_minute": 0, "per_day": 0, "spend_limit": None})
+        found = Upstream(simulated, client, SECRET)
+        found.manage("DELETE", "requests").raise_for_status()
+        found.manage("DELETE", "faults").raise_for_status()
+        found.manage("PUT", "account", json={"per_minute": 0, "per_day": 0, "spend_limit": None})
         yield found

@@ -41,18 +41,18 @@ def test_lookups_are_counted_apart_from_completions(upstream: Any) -> None:
 def test_the_record_is_read_on_from_where_one_was(upstream: Any) -> None:
     for _ in range(4):
         upstream.ask()
-    page = upstream.client.get(f"{upstream.control}/requests").json()
+    page = upstream.manage("GET", "requests").json()
     first = page["requests"][0]["seq"]
     assert page["last_seq"] == first + 3
-    rest = upstream.client.get(f"{upstream.control}/requests", params={"since": first, "limit": 2}).json()
+    rest = upstream.manage("GET", "requests", params={"since": first, "limit": 2}).json()
     assert [entry["seq"] for entry in rest["requests"]] == [first + 1, first + 2]
-    assert upstream.client.delete(f"{upstream.control}/requests").json()["requests"] == []
+    assert upstream.manage("DELETE", "requests").json()["requests"] == []
     assert upstream.counts()["requests"] == 0
 
 
 @pytest.mark.parametrize("query", ["since=x", "since=-1", "limit=1.5", "since=" + "9" * 30])
 def test_a_query_that_is_no_number_is_refused(upstream: Any, query: str) -> None:
-    answer = upstream.client.get(f"{upstream.control}/requests?{query}")
+    answer = upstream.manage("GET", f"requests?{query}")
     assert answer.status_code == 400
     assert "must be an integer of 0 or more" in answer.json()["error"]["message"]
 
@@ -69,7 +69,7 @@ def test_the_record_drops_the_oldest_and_says_how_many() -> None:
 
 def test_a_model_is_withdrawn_restored_and_repriced(upstream: Any) -> None:
     def put(**document: Any) -> None:
-        upstream.client.put(f"{upstream.control}/models", json=document).raise_for_status()
+        upstream.manage("PUT", "models", json=document).raise_for_status()
 
     put(withdraw=[MODEL])
     assert upstream.ask().status_code == 404
@@ -80,7 +80,7 @@ def test_a_model_is_withdrawn_restored_and_repriced(upstream: Any) -> None:
     put(price={MODEL: {"prompt": "0"}}, expire={MODEL: None})
     assert upstream.ask().json()["usage"]["cost"] == 0
     assert {"id": MODEL, "withdrawn": False, "prompt": "0", "completion": "0", "expiration_date": None} in (
-        upstream.client.get(f"{upstream.control}/models").json()["models"]
+        upstream.manage("GET", "models").json()["models"]
     )
 
 
@@ -107,20 +107,20 @@ def test_a_model_is_withdrawn_restored_and_repriced(upstream: Any) -> None:
 def test_a_control_request_that_cannot_be_carried_out_changes_nothing(
     upstream: Any, route: str, document: object, message: str
 ) -> None:
-    before = upstream.client.get(f"{upstream.control}/{route}").json()
-    answer = upstream.client.put(f"{upstream.control}/{route}", json=document)
+    before = upstream.manage("GET", f"{route}").json()
+    answer = upstream.manage("PUT", f"{route}", json=document)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
-    assert upstream.client.get(f"{upstream.control}/{route}").json() == before
+    assert upstream.manage("GET", f"{route}").json() == before
 
 
 def test_a_control_request_must_be_json(upstream: Any) -> None:
-    answer = upstream.client.put(f"{upstream.control}/faults", content=b"{")
+    answer = upstream.manage("PUT", "faults", content=b"{")
     assert (answer.status_code, answer.json()["error"]["message"]) == (400, "the body must be JSON")
 
 
 def test_limits_are_set_over_the_control_route(upstream: Any) -> None:
-    shown = upstream.client.put(f"{upstream.control}/account", json={"per_day": 50, "used_today": 50}).json()
+    shown = upstream.manage("PUT", "account", json={"per_day": 50, "used_today": 50}).json()
     assert (shown["per_day"], shown["used_today"]) == (50, 50)
     assert upstream.ask().status_code == 429
 

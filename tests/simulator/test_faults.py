@@ -261,7 +261,7 @@ def test_a_client_that_leaves_is_noticed(
 def test_a_client_that_leaves_within_its_request_is_noticed(upstream: Any) -> None:
     host, port = upstream.base_url.removeprefix("http://").removesuffix("/api/v1").split(":")
     with socket.create_connection((host, int(port))) as raw:
-        raw.sendall(b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        raw.sendall(b"POST /api/v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert upstream.wait_for(lambda entry: entry["finished"])["closed_early"] is True
 
 
@@ -278,7 +278,7 @@ def test_a_fault_meets_only_whom_it_matches(upstream: Any) -> None:
 def test_the_first_fault_whose_turn_it_is_wins(upstream: Any) -> None:
     upstream.script({"kind": "error_502", "first": 2}, {"kind": "error_500", "every": 2})
     assert [upstream.ask().status_code for _ in range(6)] == [502, 502, 200, 500, 200, 500]
-    tallies = upstream.client.get(f"{upstream.control}/faults").json()["faults"]
+    tallies = upstream.manage("GET", "faults").json()["faults"]
     assert [(each["matched"], each["applied"]) for each in tallies] == [(6, 2), (4, 2)]
 
 

@@ -193,7 +193,8 @@ async def test_the_same_seed_gives_the_same_answers() -> None:
 async def test_a_fault_may_be_played_for_a_model_that_is_gone() -> None:
     world = World()
     async with client_of(world) as client:
-        await client.put("http://upstream/simulator/faults", json=[{"kind": "empty_content"}])
+        secret = {"authorization": f"Bearer {world.secret}"}
+        await client.put("http://upstream/simulator/faults", json=[{"kind": "empty_content"}], headers=secret)
         answer = await ask(client, "deepseek/deepseek-chat-v3.1:free")
     assert answer.status_code == 200
     assert json.loads(answer.content)["choices"][0]["message"]["content"] == ""
