@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +16,10 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON: Final = (b"content-type", b"application/json")
+ACCEPT_ENCODING: Final = (b"accept-encoding", b"gzip, deflate")
+"""Tells a caller whose encoding was refused which are taken (RFC 9110 12.5.3)."""
+
+_GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32  # zlib's own way to take either, told apart by their first bytes
 
 
 class CallerLeft(Exception):
@@ -23,6 +28,14 @@ class CallerLeft(Exception):
 
 class BodyTooLong(Exception):
     """The body is longer than allowed; the rest of it was not read."""
+
+
+class UnknownEncoding(Exception):
+    """The body is compressed in a way that is not taken; says which are."""
+
+
+class UnreadableBody(Exception):
+    """The body is not compressed as it says; says how."""
 
 
 async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:
@@ -50,6 +63,40 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
         if not message.get("more_body"):
             return bytes(pieces)
         message = await receive()
+
+
+async def unpack(raw: bytes, encoding: bytes | None, limit: int) -> bytes:
+    """Return a body without the compression its Content-Encoding header names; the same object if there is none.
+
+    Raises:
+        UnknownEncoding: it is compressed in another way than gzip or deflate.
+        UnreadableBody: it is not what the header says.
+        BodyTooLong: it is longer than `limit` bytes once unpacked; no more than that is unpacked.
+    """
+    name = (encoding or b"").strip().lower()
+    if name in {b"", b"identity"} or not raw:
+        return raw
+    if name not in {b"gzip", b"x-gzip", b"deflate"}:
+        shown = name[:40].decode("latin-1")
+        raise UnknownEncoding(f"the body is encoded as {shown!r}; send it plain, or as gzip or deflate")
+    # a few kilobytes may stand for the limit, which takes milliseconds: not on the event loop
+    return await asyncio.to_thread(_inflate, raw, limit)
+
+
+def _inflate(raw: bytes, limit: int) -> bytes:
+    unpacked = bytearray()
+    while raw:  # a gzip body may have several members, one after the other (RFC 1952 2.2)
+        stream = zlib.decompressobj(_GZIP_OR_ZLIB)
+        try:
+            unpacked += stream.decompress(raw, limit + 1 - len(unpacked))
+        except zlib.error:
+            raise UnreadableBody("the body is not the gzip or deflate its Content-Encoding names") from None
+        if len(unpacked) > limit:
+            raise BodyTooLong
+        if not stream.eof:
+            raise UnreadableBody("the compressed body ends before it is complete")
+        raw = stream.unused_data
+    return bytes(unpacked)
 
 
 async def reply(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from rollout.dispatch.asgi import (
+    ACCEPT_ENCODING,
     JSON,
     BodyTooLong,
     CallerLeft,
@@ -17,9 +18,12 @@ from rollout.dispatch.asgi import (
     Receive,
     Scope,
     Send,
+    UnknownEncoding,
+    UnreadableBody,
     WhileCallerStays,
     read_body,
     reply,
+    unpack,
 )
 from rollout.dispatch.completions import Refused, asked, checked_content_type, read_document, stream_headers
 from rollout.dispatch.decision import Observe
@@ -106,8 +110,14 @@ class CompletionsApp:
         checked_content_type(content_type)
         try:
             raw = await read_body(receive, headers.get(b"content-length"), MAX_BODY_BYTES)
+            if b"content-encoding" in headers:
+                raw = await unpack(raw, headers[b"content-encoding"], MAX_BODY_BYTES)
         except BodyTooLong:
             raise Refused(413, f"the body is longer than {MAX_BODY_BYTES:,} bytes; send less") from None
+        except UnknownEncoding as error:
+            raise Refused(415, str(error), headers=[ACCEPT_ENCODING]) from None
+        except UnreadableBody as error:
+            raise Refused(400, str(error)) from None
         return read_document(content_type, raw)
 
     async def _serve(self, sending: Sending, send: Send, constant: Headers) -> None:

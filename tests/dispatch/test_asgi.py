@@ -1,10 +1,21 @@
 import asyncio
+import gzip
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from rollout.dispatch.asgi import BodyTooLong, CallerLeft, WhileCallerStays, read_body
+from rollout.dispatch.asgi import (
+    BodyTooLong,
+    CallerLeft,
+    UnknownEncoding,
+    UnreadableBody,
+    WhileCallerStays,
+    read_body,
+    unpack,
+)
 from rollout.dispatch.senders.per_loop import PerLoop
 
 
@@ -121,3 +132,50 @@ def test_each_loop_has_its_own_thing_and_it_is_closed_with_the_loop() -> None:
 
     asyncio.run(use_and_close())
     assert made == closed
+
+
+PLAIN = b'{"messages": [{"role": "user", "content": "Hej"}]}' * 20
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoding"),
+    [
+        (PLAIN, None),
+        (PLAIN, b""),
+        (PLAIN, b"identity"),
+        (gzip.compress(PLAIN), b"gzip"),
+        (gzip.compress(PLAIN), b" X-GZip "),
+        (gzip.compress(PLAIN[:100]) + gzip.compress(PLAIN[100:]), b"gzip"),
+        (zlib.compress(PLAIN), b"deflate"),
+        (b"", b"gzip"),
+    ],
+)
+async def test_a_body_is_unpacked_as_its_encoding_says(raw: bytes, encoding: bytes | None) -> None:
+    assert await unpack(raw, encoding, len(PLAIN)) == (PLAIN if raw else b"")
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip, gzip", b"compress", b"\xff", b"x" * 5_000])
+async def test_another_encoding_is_named_as_what_is_not_taken(encoding: bytes) -> None:
+    with pytest.raises(UnknownEncoding, match="gzip or deflate") as refused:
+        await unpack(b"abc", encoding, 9)
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "raw", [PLAIN, gzip.compress(PLAIN)[:-1], gzip.compress(PLAIN)[:5], gzip.compress(PLAIN) + b"more", b"\x1f\x8b"]
+)
+async def test_a_body_that_is_not_what_it_says_is_refused(raw: bytes) -> None:
+    with pytest.raises(UnreadableBody):
+        await unpack(raw, b"gzip", 1_000_000)
+
+
+@pytest.mark.parametrize("members", [1, 20])
+async def test_a_bomb_is_not_unpacked_past_the_limit(members: int) -> None:
+    bomb = gzip.compress(bytes(50_000_000 // members)) * members
+    assert len(bomb) < 60_000
+    tracemalloc.start()
+    with pytest.raises(BodyTooLong):
+        await unpack(bomb, b"gzip", 1_000_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000

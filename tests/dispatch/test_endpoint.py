@@ -1,10 +1,12 @@
 import asyncio
+import gzip
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from rollout.dispatch.completions import asked
 from rollout.dispatch.decision import Exchange
 from rollout.dispatch.dispatcher import Dispatcher
-from rollout.dispatch.endpoint import CompletionsApp, create_data_plane
+from rollout.dispatch.endpoint import MAX_BODY_BYTES, CompletionsApp, create_data_plane
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.middleware import user_of_scope
@@ -493,3 +495,22 @@ def test_a_header_in_latin_1_is_read_as_the_middlewares_read_it() -> None:
         request = asked({b"x-rollout-user": raw}, {"messages": [{"role": "user", "content": "Hej"}]})
         assert request.user == user_of_scope({"headers": [(b"x-rollout-user", raw)]})
         assert str(request.user).replace("é", "e") == read
+
+
+@pytest.mark.parametrize(("pack", "encoding"), [(gzip.compress, "gzip"), (zlib.compress, "deflate")])
+def test_a_compressed_request_is_answered_like_a_plain_one(front: Front, pack: Any, encoding: str) -> None:
+    body = json.dumps({"messages": HEJ}).encode()
+    answer = front.post(raw=pack(body), headers={"Content-Encoding": encoding})
+    assert answer.status_code == 200
+    assert answer.json()["choices"]
+
+
+def test_a_compressed_request_that_cannot_be_read_is_refused_with_what_is_taken(front: Front) -> None:
+    body = json.dumps({"messages": HEJ}).encode()
+    other = front.post(raw=body, headers={"Content-Encoding": "br"})
+    assert (other.status_code, other.headers["accept-encoding"]) == (415, "gzip, deflate")
+    assert "gzip or deflate" in other.json()["error"]["message"]
+    assert front.post(raw=body, headers={"Content-Encoding": "gzip"}).status_code == 400
+    bomb = gzip.compress(bytes(MAX_BODY_BYTES + 1))
+    assert front.post(raw=bomb, headers={"Content-Encoding": "gzip"}).status_code == 413
+    assert front.seen == []  # nothing of it was sent anywhere
