@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from rollout.domain.access import AccessToken, Session, hash_secret
-from rollout.domain.errors import NotFound, NotSignedIn
+from rollout.domain.errors import InvalidValue, NotFound, NotSignedIn
 from rollout.domain.identity import check_name, check_reason
-from rollout.domain.ledger import Action
+from rollout.domain.ledger import Action, instant
 from rollout.domain.roles import Role
 from rollout.store.access import (
     close_session,
@@ -23,11 +23,15 @@ from rollout.store.access import (
     open_session,
     revoke_token,
     session_by_code,
+    session_by_id,
     session_by_secret,
 )
 from rollout.store.door import Door
 
 TOKEN_PREFIX: Final = "rollout_"  # noqa: S105 - what every access token begins with, so that scanners find them
+MAX_SECRET: Final = 100
+"""Characters of a sign-in code or a session's secret; ours have fewer than half, so longer text is neither."""
+
 CODE_LIFETIME: Final = timedelta(minutes=15)
 SESSION_LIFETIME: Final = timedelta(hours=12)
 
@@ -49,16 +53,26 @@ class OpenedSession:
     expires_at: datetime
 
 
-def create_token(door: Door, name: str, role: Role, *, actor: str, reason: str | None = None) -> NewToken:
-    """Make an access token.
+def create_token(
+    door: Door,
+    name: str,
+    role: Role,
+    *,
+    actor: str,
+    reason: str | None = None,
+    expires_at: datetime | None = None,
+) -> NewToken:
+    """Make an access token; without `expires_at` it holds until it is revoked.
 
     Raises:
-        InvalidValue: the name or the reason cannot be stored.
+        InvalidValue: the name or the reason cannot be stored, or the token would have run out already.
     """
     name, reason = check_name(name), check_reason(reason)
+    if expires_at is not None and expires_at <= door.clock():
+        raise InvalidValue("expires_at lies in the past; name a later moment, or none", field="expires_at")
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     with door.writing() as writing:
-        token = AccessToken(secrets.token_hex(8), name, role, writing.now)
+        token = AccessToken(secrets.token_hex(8), name, role, writing.now, expires_at=expires_at)
         writing.record(
             actor,
             Action.ACCESS_TOKEN_CREATE,
@@ -112,13 +126,14 @@ def invite(door: Door, name: str, role: Role, *, actor: str) -> str:
     """
     name = check_name(name)
     code = secrets.token_urlsafe(24)
+    now = door.clock()
     with door.writing() as writing:
         session = Session(
-            secrets.token_hex(8), name, role, writing.now + CODE_LIFETIME, opened=False, expires_at=None, closed=False
+            secrets.token_hex(8), name, role, now + CODE_LIFETIME, opened=False, expires_at=None, closed=False
         )
         after = {"name": name, "role": str(role)}
         writing.record(actor, Action.SESSION_INVITE, f"session:{session.id}", before=None, after=after)
-        insert_session(writing, session, hash_secret(code))
+        insert_session(writing, session, hash_secret(code), now)
     return code
 
 
@@ -126,20 +141,28 @@ def redeem(door: Door, code: str) -> OpenedSession:
     """Turn a one-time code into a session, good for 12 hours.
 
     Raises:
-        NotSignedIn: the code is wrong, was used, or ran out.
+        NotSignedIn: the code is wrong, was used, was ended, or ran out.
     """
+    code_hash, now = hash_secret(code.strip()), door.clock()
+    with door.reading() as connection:
+        # before the writers' lock is taken: whoever guesses must not keep a kill waiting
+        _unused(session_by_code(connection, code_hash), now)
     with door.writing() as writing:
-        session = session_by_code(writing.connection, hash_secret(code.strip()))
-        if session is None or session.opened or writing.now >= session.code_expires_at:
-            raise NotSignedIn(
-                "this sign-in code is wrong, was used already or ran out; make a new one with `rollout sign-in`"
-            )
+        session = _unused(session_by_code(writing.connection, code_hash), now)
         secret = secrets.token_urlsafe(32)
-        expires_at = writing.now + SESSION_LIFETIME
+        expires_at = now + SESSION_LIFETIME
         after = {"name": session.name, "role": str(session.role)}
         writing.record(session.name, Action.SESSION_OPEN, f"session:{session.id}", before=None, after=after)
-        open_session(writing, session.id, hash_secret(secret), expires_at)
+        open_session(writing, session.id, hash_secret(secret), opened_at=now, expires_at=expires_at)
     return OpenedSession(session, secret, expires_at)
+
+
+def _unused(session: Session | None, now: datetime) -> Session:
+    if session is None or session.opened or not session.holds(now):
+        raise NotSignedIn(
+            "this sign-in code is wrong, was used already or ran out; make a new one with `rollout sign-in`"
+        )
+    return session
 
 
 def session_of(door: Door, secret: str) -> Session:
@@ -148,9 +171,11 @@ def session_of(door: Door, secret: str) -> Session:
     Raises:
         NotSignedIn: there is none, or it was closed or ran out.
     """
-    with door.reading() as connection:
-        session = session_by_secret(connection, hash_secret(secret))
-    if session is None or session.closed or session.expires_at is None or door.clock() >= session.expires_at:
+    session = None
+    if 0 < len(secret) <= MAX_SECRET:
+        with door.reading() as connection:
+            session = session_by_secret(connection, hash_secret(secret))
+    if session is None or not session.holds(door.clock()):
         raise NotSignedIn("your session is over; sign in again with `rollout sign-in`")
     return session
 
@@ -163,8 +188,30 @@ def sign_out(door: Door, secret: str) -> None:
             return
         before = {"name": session.name, "role": str(session.role)}
         writing.record(session.name, Action.SESSION_CLOSE, f"session:{session.id}", before=before, after=None)
-        close_session(writing, session.id)
+        close_session(writing, session.id, door.clock())
+
+
+def end_session(door: Door, session_id: str, *, actor: str, reason: str | None = None) -> Session:
+    """End a session, or a sign-in link that nobody used, by its id. Idempotent.
+
+    Raises:
+        NotFound: there is no such session, or it ran out so long ago that it was dropped.
+        InvalidValue: the reason cannot be stored.
+    """
+    reason, now = check_reason(reason), door.clock()
+    with door.writing() as writing:
+        # anything else is no id of ours, and PostgreSQL takes no NUL
+        session = session_by_id(writing.connection, session_id) if session_id.isalnum() else None
+        if session is None:
+            raise NotFound(f"there is no session {session_id[:40]!r}; `rollout sessions list` shows them")
+        if session.holds(now):
+            before = {"name": session.name, "role": str(session.role), "opened": session.opened}
+            subject = f"session:{session.id}"
+            writing.record(actor, Action.SESSION_END, subject, before=before, after=None, reason=reason)
+            close_session(writing, session.id, now)
+        return session
 
 
 def _token_document(token: AccessToken) -> dict[str, Any]:
-    return {"name": token.name, "role": str(token.role)}
+    document = {"name": token.name, "role": str(token.role)}
+    return document if token.expires_at is None else document | {"expires_at": instant(token.expires_at)}

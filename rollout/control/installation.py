@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rollout.control.flags import flag_state
+from rollout.domain.actor import SYSTEM
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import StaleChange
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, Flag
@@ -14,9 +15,6 @@ from rollout.domain.ledger import Action
 from rollout.store.door import Door
 from rollout.store.flags import insert_flag, put_cascade, read_cascade
 from rollout.store.installation import insert_installation
-
-SYSTEM = "rollout"
-"""The actor of what the program does by itself."""
 
 
 def establish(door: Door, *, new_id: Callable[[], str], salt: str | None = None) -> bool:

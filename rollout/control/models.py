@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from rollout.control.installation import SYSTEM
+from rollout.domain.actor import SYSTEM
 from rollout.domain.cascade import Cascade, ListedModel, ModelOut, OutReason, compare
 from rollout.domain.errors import NotFound
 from rollout.domain.flag import Path

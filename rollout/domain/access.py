@@ -11,18 +11,28 @@ from rollout.domain.roles import Role
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token without its secret."""
+    """An access token without its secret; `last_used_at` is exact to about a minute."""
 
     id: str
     name: str
     role: Role
     created_at: datetime
     revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Say whether it lets anybody in at a moment."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A sign-in: invited by a one-time code, opened once by it, closed or expired later."""
+    """A sign-in: invited by a one-time code, opened once by it, closed or expired later.
+
+    `id` is no secret. `last_used_at` is exact to about a minute; moments are None if a version before they were kept
+    wrote the row.
+    """
 
     id: str
     name: str
@@ -31,6 +41,14 @@ class Session:
     opened: bool
     expires_at: datetime | None
     closed: bool
+    created_at: datetime | None = None
+    opened_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Say whether it lets somebody in at a moment: as a session, or as a link that was not used yet."""
+        ends = self.expires_at if self.opened else self.code_expires_at
+        return not self.closed and ends is not None and now < ends
 
 
 def hash_secret(secret: str) -> str:

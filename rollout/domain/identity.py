@@ -24,6 +24,9 @@ FREE_SUFFIX: Final = ":free"
 """What the id of a model ends with that costs nothing."""
 
 _ADDRESS: Final = re.compile(r" at 0x[0-9A-Fa-f]{4,16}\W*$")
+_INVISIBLE: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Characters that `str.isprintable` counts as printable and that show nothing: fillers, and the empty braille cell."""
+
 _FLAG_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,79}")
 _MODEL_ID: Final = re.compile(r"[A-Za-z0-9~][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*(:[a-z0-9-]+)?")
 
@@ -135,12 +138,22 @@ def check_reason(text: object) -> str | None:
 
 
 def check_name(text: object, *, field: str = "name") -> str:
-    """Return the name of a person or a program: 1 to 80 printable characters.
+    """Return the name of a person or a program, trimmed: 1 to 80 printable characters.
+
+    Names are compared by eye in the ledger, so characters that cannot be seen are refused: those that turn the
+    direction of text, join or separate without a width, and blanks other than the space.
 
     Raises:
-        InvalidValue: it is empty, too long, or holds control characters.
+        InvalidValue: it is empty, too long, or holds control characters or characters that cannot be seen.
     """
-    return _printable(text, field=field, longest=MAX_NAME, empty=False).strip()
+    name = _printable(text, field=field, longest=MAX_NAME, empty=False).strip(" ")
+    for character in name:
+        if not character.isprintable() or character in _INVISIBLE:
+            raise InvalidValue(
+                f"{field} holds {character!a}, which cannot be seen; use letters, digits, marks and spaces",
+                field=field,
+            )
+    return name
 
 
 def check_description(text: object) -> str:

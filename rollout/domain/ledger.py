@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from rollout.domain.actor import ActorKind, kind_of, kind_read
+
 GENESIS: Final = "0" * 64
 """The digest before the first entry."""
 
@@ -51,6 +53,7 @@ class Action(StrEnum):
     SESSION_INVITE = "session:invite"
     SESSION_OPEN = "session:open"
     SESSION_CLOSE = "session:close"
+    SESSION_END = "session:end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Entry:
     """One ledger entry as people read it, personal data filled in where it was not erased.
 
     `at` is aware, UTC. `action` is an `Action`, or one that a newer version wrote. `before` and `after` are JSON
-    documents, None where the thing was not there.
+    documents, None where the thing was not there. `actor_kind` is None for entries older than kinds.
     """
 
     revision: int
@@ -87,6 +90,7 @@ class Entry:
     reason: str | None
     previous_digest: str
     digest: str
+    actor_kind: ActorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def seal(
         installation: the installation's id, part of the text, so that entries cannot move between two.
         revision: one more than the entry before.
         at: when, aware.
-        actor: who, as the log shows it.
+        actor: who, as the log shows it; its kind becomes part of the text.
         action: what.
         subject: on which thing, such as `flag:enableLiteLLM`.
         before: the thing's state before, JSON with `Personal` leaves.
@@ -173,7 +177,8 @@ def seal(
         "installation": installation,
         "revision": revision,
         "at": instant(at),
-        "actor": actor,
+        "actor": str(actor),
+        "actor_kind": str(kind_of(actor)),
         "action": str(action),
         "subject": subject,
         "before": commit_to(before, "before"),
@@ -185,7 +190,7 @@ def seal(
     return SealedEntry(
         revision,
         instant(at),
-        actor,
+        str(actor),
         str(action),
         subject,
         text,
@@ -222,6 +227,7 @@ def unseal(sealed: SealedEntry) -> Entry:
         reason=fill(document.get("reason"), "reason"),
         previous_digest=sealed.previous_digest,
         digest=sealed.digest,
+        actor_kind=kind_read(document.get("actor_kind")),
     )
 
 

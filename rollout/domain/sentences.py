@@ -61,7 +61,8 @@ def sentence(entry: Entry) -> str:
         case Action.BREAKERS_RESET:
             return _reset(after)
         case Action.ACCESS_TOKEN_CREATE:
-            return f"created the access token {after.get('name')} ({after.get('role')})"
+            until = f" until {after['expires_at']}" if after.get("expires_at") else ""
+            return f"created the access token {after.get('name')} ({after.get('role')}){until}"
         case Action.ACCESS_TOKEN_REVOKE:
             return f"revoked the access token {before.get('name')} ({before.get('role')})"
         case Action.SESSION_INVITE:
@@ -70,6 +71,9 @@ def sentence(entry: Entry) -> str:
             return f"signed in as {after.get('role')}"
         case Action.SESSION_CLOSE:
             return "signed out"
+        case Action.SESSION_END:
+            thing = "session" if before.get("opened") else "unused sign-in link"
+            return f"ended the {thing} of {before.get('name')} ({before.get('role')})"
         case newer:
             return f"did {newer} on {entry.subject}"
 

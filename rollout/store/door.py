@@ -151,6 +151,24 @@ class Door:
                 raise StoreFailed("a change without a ledger entry was refused; this is a fault in the program")
 
     @contextmanager
+    def noting(self) -> Iterator[Connection]:
+        """Write down what was observed, such as when something was last used, in one transaction.
+
+        Nothing decides by it, so it comes without a ledger entry; leaving the block commits.
+
+        Raises:
+            StoreUnreachable: the database does not answer.
+        """
+        with (
+            translating(self.engine),
+            self.engine.connect().execution_options(**{WRITE: True}) as connection,
+            connection.begin(),
+        ):
+            if connection.dialect.name == "postgresql":
+                connection.execute(_PATIENCE)
+            yield connection
+
+    @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Read in one transaction, so that everything read belongs together."""
         with reading(self.engine) as connection:

@@ -112,6 +112,8 @@ access_tokens: Final = Table(
     Column("secret_hash", String(64), nullable=False, unique=True),
     Column("created_at", String(32), nullable=False),
     Column("revoked_at", String(32)),
+    Column("expires_at", String(32)),
+    Column("last_used_at", String(32)),
 )
 
 sessions: Final = Table(
@@ -125,4 +127,7 @@ sessions: Final = Table(
     Column("secret_hash", String(64), unique=True),
     Column("expires_at", String(32)),
     Column("closed_at", String(32)),
+    Column("created_at", String(32)),
+    Column("opened_at", String(32)),
+    Column("last_used_at", String(32)),
 )

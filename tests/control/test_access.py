@@ -12,6 +12,7 @@ from rollout.control.access import (
     SESSION_LIFETIME,
     TOKEN_PREFIX,
     create_token,
+    end_session,
     invite,
     redeem,
     revoke,
@@ -22,9 +23,10 @@ from rollout.domain.access import hash_secret
 from rollout.domain.errors import InvalidValue, NotFound, NotSignedIn
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
-from rollout.store.access import list_tokens, tokens_by_hash
+from rollout.domain.sentences import sentence
+from rollout.store.access import list_sessions, list_tokens, note_uses, tokens_by_hash, unused_codes
 from rollout.store.door import Door
-from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
+from rollout.store.ledger import AuditFilter, list_entries, read_head, verify_ledger
 from tests.databases import Clock, Database
 
 
@@ -151,3 +153,74 @@ def test_names_and_reasons_that_cannot_be_shown_change_nothing(text: Any, door: 
     with pytest.raises(InvalidValue):
         invite(door, text, Role.EVALUATE, actor="eva")
     assert database.dump() == before
+
+
+def test_an_access_token_that_ends_says_so_in_the_ledger(door: Door, clock: Clock) -> None:
+    ends = clock() + timedelta(days=30)
+    made = create_token(door, "ci", Role.VIEWER, actor="eva", expires_at=ends)
+    assert made.token.holds(ends - timedelta(microseconds=1))
+    assert not made.token.holds(ends)
+    with door.reading() as connection:
+        (entry,) = list_entries(connection, AuditFilter(action=Action.ACCESS_TOKEN_CREATE))
+    assert entry.after == {"name": "ci", "role": "viewer", "expires_at": "2026-12-22T14:03:00.000000Z"}
+
+
+@pytest.mark.parametrize("early", [timedelta(0), timedelta(microseconds=1), timedelta(days=400)])
+def test_an_access_token_that_would_have_ended_already_is_not_made(
+    early: timedelta, door: Door, clock: Clock, database: Database
+) -> None:
+    before = database.dump()
+    with pytest.raises(InvalidValue, match="past"):
+        create_token(door, "ci", Role.VIEWER, actor="eva", expires_at=clock() - early)
+    assert database.dump() == before
+
+
+def test_a_session_and_an_unused_link_can_be_ended_by_their_ids_once(door: Door) -> None:
+    opened, waiting = (
+        redeem(door, invite(door, "ben", Role.VIEWER, actor="eva")),
+        invite(door, "jan", Role.ADMIN, actor="eva"),
+    )
+    with door.reading() as connection:
+        ids = {each.name: each.id for each in list_sessions(connection, door.clock())}
+    for name in ("ben", "jan", "ben", "jan"):
+        assert end_session(door, ids[name], actor="eva", reason="over").name == name
+    with pytest.raises(NotSignedIn):
+        session_of(door, opened.secret)
+    with pytest.raises(NotSignedIn):
+        redeem(door, waiting)
+    with door.reading() as connection:
+        assert list_sessions(connection, door.clock()) == []
+        assert unused_codes(connection) == frozenset()
+        ends = list_entries(connection, AuditFilter(action=Action.SESSION_END))
+    assert [sentence(entry) for entry in ends] == [
+        "ended the unused sign-in link of jan (admin)",
+        "ended the session of ben (viewer)",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["", "nix", "\0", "\ud800", "x" * 10_000, "0" * 16])
+def test_what_is_no_session_is_not_ended(wrong: str, door: Door, database: Database) -> None:
+    redeem(door, invite(door, "ben", Role.VIEWER, actor="eva"))
+    before = database.dump()
+    with pytest.raises(NotFound, match="rollout sessions list"):
+        end_session(door, wrong, actor="eva")
+    assert database.dump() == before
+
+
+def test_what_was_used_is_noted_without_an_entry(door: Door, clock: Clock) -> None:
+    token = create_token(door, "ci", Role.VIEWER, actor="eva").token
+    session = redeem(door, invite(door, "ben", Role.VIEWER, actor="eva")).session
+    with door.reading() as connection:
+        before = read_head(connection)
+    clock.move(timedelta(minutes=1))
+    with door.noting() as connection:
+        note_uses(connection, [token.id, "gone"], [session.id], clock())
+    with door.reading() as connection:
+        assert read_head(connection) == before
+        assert [each.last_used_at for each in list_tokens(connection)] == [clock()]
+        assert [each.last_used_at for each in list_sessions(connection, clock())] == [clock()]
+
+
+def test_a_wrong_code_does_not_wait_for_a_writer(door: Door) -> None:
+    with door.writing(), pytest.raises(NotSignedIn):
+        redeem(door, "a guess")

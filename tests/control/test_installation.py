@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rollout.control.installation import SYSTEM, establish, set_cascade
+from rollout.control.installation import establish, set_cascade
+from rollout.domain.actor import SYSTEM
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue, StaleChange
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 import pytest
 
-from rollout.control.installation import SYSTEM, set_cascade
+from rollout.control.installation import set_cascade
 from rollout.control.models import lift, quarantine, watch_models, withdraw
+from rollout.domain.actor import SYSTEM
 from rollout.domain.cascade import Cascade, ListedModel, ModelOut, OutReason
 from rollout.domain.errors import InvalidValue, NotFound
 from rollout.domain.flag import Path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.domain.actor import SYSTEM, Actor, ActorKind
 from rollout.domain.ledger import (
     ERASED,
     GENESIS,
@@ -147,7 +150,7 @@ def test_the_canonical_text_is_pinned() -> None:
     assert canonical(document) == r'{"a":"\u00fc\u2028","b":[1,null,true],"\u00df":{"x":2,"y":1}}'
     entry = an_entry(after={"share": 10_000, "user": Personal("anna")}, reason="why")
     assert entry.text == (
-        '{"action":"flag:percentage:set","actor":"eva",'
+        '{"action":"flag:percentage:set","actor":"eva","actor_kind":"person",'
         '"after":{"share":10000,"user":{"commitment":"' + commitment(f"{1_000:032x}", "anna") + '"}},'
         '"at":"2026-11-22T14:03:00.000000Z","before":null,"installation":"an-installation",'
         f'"previous_digest":"{GENESIS}",'
@@ -285,3 +288,33 @@ def test_a_head_that_says_more_or_less_names_where() -> None:
     assert longer is not None
     assert (cut.revision, "cut off" in cut.why) == (4, True)
     assert (longer.revision, "around the door" in longer.why) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("actor", "kind"),
+    [
+        (Actor("token deploy", ActorKind.TOKEN), ActorKind.TOKEN),
+        (Actor("token deploy", ActorKind.PERSON), ActorKind.PERSON),
+        (SYSTEM, ActorKind.SYSTEM),
+        (pickle.loads(pickle.dumps(SYSTEM)), ActorKind.SYSTEM),
+        (copy.deepcopy(SYSTEM), ActorKind.SYSTEM),
+        ("rollout", ActorKind.PERSON),
+    ],
+)
+def test_the_kind_of_actor_is_part_of_what_is_hashed(actor: str, kind: ActorKind) -> None:
+    sealed = an_entry(actor=actor)
+    assert unseal(sealed).actor_kind is kind
+    assert type(sealed.actor) is str
+    other = replace(sealed, text=sealed.text.replace(f'"actor_kind":"{kind}"', '"actor_kind":"other"'))
+    assert other.text != sealed.text
+    found = verify([other], head_revision=1, head_digest=other.digest, installation=INSTALLATION)
+    assert found.first_break == Break(1, "the text was altered: its digest is another")
+
+
+def test_an_entry_from_before_there_were_kinds_holds_and_does_not_guess_one() -> None:
+    new = an_entry(actor="rollout")
+    text = new.text.replace('"actor_kind":"person",', "")
+    old = replace(new, text=text, digest=digest_of(text))
+    assert verify([old], head_revision=1, head_digest=old.digest, installation=INSTALLATION).ok
+    assert unseal(old).actor_kind is None
+    assert unseal(replace(new, text=new.text.replace('"person"', '"later"'))).actor_kind is None

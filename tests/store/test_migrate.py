@@ -10,8 +10,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from rollout.control.access import create_token, end_session, invite, redeem, session_of
 from rollout.control.installation import set_cascade
+from rollout.domain.access import hash_secret
 from rollout.domain.errors import StoreNewer
+from rollout.domain.ledger import instant
+from rollout.domain.roles import Role
+from rollout.store.access import list_sessions, tokens_by_hash
 from rollout.store.door import Door
 from rollout.store.flags import read_cascade
 from rollout.store.ledger import verify_ledger
@@ -69,11 +74,14 @@ def test_what_the_first_schema_holds_is_kept_and_guarded_as_before(door: Door, d
     """An installation of schema 0001: its ledger, its cascade and its triggers outlive the upgrade."""
     set_cascade(door, ["a/b:free", "c/d:free"], actor="eva")
     guarded = database.triggers()
+    _as_of_0002(database)
     database.raw("DROP TABLE models_out", "UPDATE alembic_version SET version_num = '0001'")
     before = database.dump()
     assert upgrade(database.engine).current == "0001"
     after = database.dump()
     assert after.pop("models_out") == []
+    after["access_tokens"] = [row[:-2] for row in after["access_tokens"]]
+    after["sessions"] = [row[:-3] for row in after["sessions"]]
     assert after == before | {"alembic_version": [(schema_status(database.engine).newest,)]}
     assert database.triggers() == guarded
     with door.reading() as connection:
@@ -89,3 +97,54 @@ def test_an_upgrade_that_fails_half_way_leaves_the_database_as_it_was(empty: Dat
     assert empty.dump() == before
     empty.raw("DROP TABLE sessions")
     assert upgrade(empty.engine).current is None
+
+
+def _as_of_0002(database: Database) -> None:
+    """Take away what schema 0003 added; what a version of 0002 reads and writes is left."""
+    added = {"access_tokens": ("expires_at", "last_used_at"), "sessions": ("created_at", "opened_at", "last_used_at")}
+    for table, columns in added.items():
+        for column in columns:
+            database.raw(f"ALTER TABLE {table} DROP COLUMN {column}")
+    database.raw("UPDATE alembic_version SET version_num = '0002'")
+
+
+def test_access_of_an_earlier_version_outlives_the_upgrade(door: Door, database: Database) -> None:
+    token = create_token(door, "ci", Role.VIEWER, actor="eva")
+    code = invite(door, "anna", Role.VIEWER, actor="eva")
+    session = redeem(door, invite(door, "ben", Role.VIEWER, actor="eva"))
+    guarded = database.triggers()
+    _as_of_0002(database)
+    assert upgrade(database.engine).current == "0002"
+    assert database.triggers() == guarded
+    with door.reading() as connection:
+        assert tokens_by_hash(connection)[hash_secret(token.secret)] == token.token
+        assert {(each.name, each.created_at) for each in list_sessions(connection, door.clock())} == {
+            ("anna", None),
+            ("ben", None),
+        }
+        assert verify_ledger(connection).ok
+    assert session_of(door, session.secret).name == "ben"
+    assert redeem(door, code).session.name == "anna"
+
+
+def test_what_an_earlier_version_writes_beside_the_new_schema_is_read(door: Door, database: Database) -> None:
+    """The statements of schema 0002, by a process that was not replaced yet."""
+    database.raw(
+        "INSERT INTO access_tokens (id, name, role, secret_hash, created_at)"
+        " VALUES ('t1', 'old', 'viewer', 'h1', '2026-11-22T14:03:00.000000Z')",
+        "INSERT INTO sessions (id, name, role, code_hash, code_expires_at)"
+        " VALUES ('s1', 'anna', 'viewer', 'c1', '2026-11-22T14:18:00.000000Z')",
+        "UPDATE sessions SET secret_hash = 'h2', expires_at = '2026-11-23T02:03:00.000000Z' WHERE id = 's1'",
+    )
+    with door.reading() as connection:
+        assert tokens_by_hash(connection)["h1"].holds(door.clock())
+        assert [each.opened for each in list_sessions(connection, door.clock())] == [True]
+
+
+def test_a_link_that_was_ended_is_over_for_an_earlier_version_too(door: Door, database: Database) -> None:
+    invite(door, "anna", Role.VIEWER, actor="eva")
+    with door.reading() as connection:
+        (session,) = list_sessions(connection, door.clock())
+    end_session(door, session.id, actor="eva")
+    ((ends, secret),) = database.raw("SELECT code_expires_at, secret_hash FROM sessions")
+    assert (ends <= instant(door.clock()), secret) == (True, None)  # all that such a version looks at
