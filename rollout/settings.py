@@ -7,6 +7,7 @@ reported, never guessed: a `Problem` names the variable and what stands instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -21,6 +22,8 @@ DEFAULT_LITELLM_PORT: Final = 4000
 
 _T = TypeVar("_T")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
+_HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _NO: Final = frozenset({"0", "false", "no", "off"})
 
 
@@ -80,6 +83,7 @@ class Settings:
     port_given: bool = False
     allowed_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    cors_origins: tuple[str, ...] = ()
     kill_file: Path = Path("data/kill")
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
@@ -144,6 +148,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         port=read("ROLLOUT_PORT", _port, 8080, "a port from 0 to 65535 (0 picks a free one)"),
         port_given="://" not in (given(environ, "ROLLOUT_PORT") or "://"),
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
+        cors_origins=read("ROLLOUT_CORS_ORIGINS", _origins, (), "origins such as https://app.example, and commas"),
         kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
         trusted_proxies=read(
             "ROLLOUT_TRUSTED_PROXIES", _networks, (), "comma-separated addresses or networks such as 10.0.0.0/8"
@@ -180,6 +185,22 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for part in text.split(",") if (name := part.strip().lower()))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_origin(part.strip()) for part in text.split(",") if part.strip()))
+
+
+def _origin(text: str) -> str:
+    """Read an origin, and write it as browsers do: lower case, without the scheme's own port."""
+    url = _url(text)
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.path or not url.isascii() or not _HOST.fullmatch(host):
+        raise ValueError(text)
+    port = None if parts.port == _DEFAULT_PORTS[parts.scheme] else parts.port
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + ("" if port is None else f":{port}")
 
 
 def _switch(text: str) -> bool:

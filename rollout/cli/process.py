@@ -39,9 +39,10 @@ from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
 from rollout.client.quota_file import QuotaFile
 from rollout.control.access import invite
-from rollout.control.installation import SYSTEM, establish
+from rollout.control.installation import establish
 from rollout.dispatch.dispatcher import Dispatcher
 from rollout.dispatch.endpoint import CompletionsApp
+from rollout.domain.actor import SYSTEM
 from rollout.domain.cascade import ListedModel
 from rollout.domain.flag import PUBLISHED_SALT
 from rollout.domain.roles import Role

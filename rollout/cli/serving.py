@@ -12,6 +12,7 @@ from typing import Final
 
 import uvicorn
 
+from rollout.cli.protocol import BoundedProtocol, end_late_messages
 from rollout.client.holder import Holder
 from rollout.domain.flag import Path
 from rollout.gateway.state import GatewayPhase, GatewayState
@@ -36,6 +37,12 @@ class Uvicorn(uvicorn.Server):
         if self.started:
             await asyncio.to_thread(self._on_started)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Look after everything ten times a second; once a second, end what clients hold open."""
+        if counter % 10 == 0:
+            end_late_messages(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
         """Stop; a second Ctrl-C does not wait for open requests.
 
@@ -59,6 +66,8 @@ def server_config(app: App) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
+        http=BoundedProtocol,
+        ws="none",
         server_header=False,
         proxy_headers=False,  # ROLLOUT_TRUSTED_PROXIES says whom to believe; uvicorn's own trusts loopback
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

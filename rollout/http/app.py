@@ -12,6 +12,7 @@ from rollout.domain.errors import RolloutError
 from rollout.http import health, pages, problems
 from rollout.http.api import access, audit, evaluation, flags, models
 from rollout.http.auth import Viewer
+from rollout.http.cors import allow_origins
 from rollout.http.forwarded import Forwarded
 from rollout.http.plane import Plane
 from rollout.http.security import App, BrowserRules, HostCheck, Receive, Scope, Send, allowed_hosts
@@ -51,7 +52,9 @@ def create_app(plane: Plane) -> FastAPI:
 
 def assemble(plane: Plane, completions: App) -> App:
     """Return what the server serves: `/v1` goes straight to the completions endpoint, past FastAPI."""
-    control = BrowserRules(create_app(plane))
+    control = BrowserRules(create_app(plane), lambda secret: plane.token_of(secret) is not None)
+    if plane.settings.cors_origins:
+        completions = allow_origins(completions, plane.settings.cors_origins)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         beside = scope["type"] == "http" and scope["path"].startswith("/v1/")

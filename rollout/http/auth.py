@@ -17,22 +17,29 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from rollout.control.access import TOKEN_PREFIX, session_of
+from rollout.domain.access import Session
+from rollout.domain.actor import Actor, ActorKind
 from rollout.domain.errors import ForeignOrigin, NotAllowed, NotSignedIn
 from rollout.domain.roles import Role
 from rollout.http.plane import Plane
 from rollout.http.security import is_origin_of
+from rollout.store.access import list_sessions
 
-COOKIE: Final = "rollout_session"
+_COOKIE: Final = "rollout_session"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling. `csrf` is empty for access tokens, which no browser sends by itself."""
+    """Who is calling. `name` is what the ledger says, with the kind of actor.
 
-    name: str
+    `csrf` and `session`, the id of the caller's session, are empty for access tokens, which no browser sends by itself.
+    """
+
+    name: Actor
     role: Role
     csrf: str = ""
+    session: str = ""
 
     def may(self, needed: Role) -> bool:
         """Say whether the caller's role reaches."""
@@ -51,6 +58,20 @@ async def _the_plane(request: Request) -> Plane:
 
 
 ThePlane = Annotated[Plane, Depends(_the_plane)]
+
+
+def cookie_name(plane: Plane) -> str:
+    """Return the name of the session's cookie.
+
+    A browser keeps one set of cookies for all ports of a host, so the name carries the installation: two servers on
+    one host do not sign each other's users out.
+    """
+    return f"{_COOKIE}_{plane.published.installation[:12]}"
+
+
+def session_cookie(request: Request, plane: Plane) -> str:
+    """Return the secret of the session a request came with; empty if it came with none."""
+    return request.cookies.get(cookie_name(plane), "")
 
 
 def csrf_token(session_secret: str) -> str:
@@ -86,7 +107,7 @@ async def _csrf_given(request: Request) -> str:
     header = request.headers.get("x-csrf-token")
     if header is not None:
         return header
-    if request.headers.get("content-type", "").startswith(("application/x-www-form-urlencoded", "multipart/")):
+    if request.headers.get("content-type", "").lower().startswith("application/x-www-form-urlencoded"):
         return str((await request.form()).get("csrf", ""))
     return ""
 
@@ -101,15 +122,16 @@ async def caller_of(request: Request, plane: ThePlane) -> Caller:
     if (secret := bearer(request)) is not None:
         token = plane.token_of(secret)
         if token is not None:
-            return Caller(f"token {token.name}", token.role)
+            return Caller(Actor(f"token {token.name}", ActorKind.TOKEN), token.role)
         # a proxy that signs people in may add a token of its own to a page's requests; a program's is always meant
-        foreign = not secret.startswith(TOKEN_PREFIX) and not request.url.path.startswith("/api/")
-        if not foreign or COOKIE not in request.cookies:
-            raise NotSignedIn("this access token is not valid, or was revoked")
-    cookie = request.cookies.get(COOKIE)
-    if cookie is None:
+        foreign = not secret.startswith(TOKEN_PREFIX) and not str(request.scope["path"]).startswith("/api/")
+        if not foreign or not session_cookie(request, plane):
+            raise NotSignedIn("this access token is not valid, ran out, or was revoked")
+    cookie = session_cookie(request, plane)
+    if not cookie:
         raise NotSignedIn("sign in, or send an access token as `Authorization: Bearer …`")
     session = await run_in_threadpool(session_of, plane.door, cookie)
+    plane.uses.session(session.id)
     csrf = csrf_token(cookie)
     if request.method not in _SAFE:
         if not same_origin(request):
@@ -118,7 +140,24 @@ async def caller_of(request: Request, plane: ThePlane) -> Caller:
             raise ForeignOrigin(
                 "the form's token is missing or of another session; load the page again. Nothing was done"
             )
-    return Caller(session.name, session.role, csrf)
+    return Caller(Actor(session.name, ActorKind.PERSON), session.role, csrf, session.id)
+
+
+def checked_session(caller: Caller, session_id: str) -> None:
+    """Check that a caller may end a session: one's own, and with the role admin any.
+
+    Raises:
+        NotAllowed: it is another's.
+    """
+    if session_id != caller.session and not caller.may(Role.ADMIN):
+        raise NotAllowed(f"another's session is for the role {Role.ADMIN}; you have {caller.role}. Nothing was done")
+
+
+def sessions_of(plane: Plane, caller: Caller) -> list[Session]:
+    """List the sessions and unused links a caller may see: one's own, and with the role admin all."""
+    with plane.door.reading() as connection:
+        found = list_sessions(connection, plane.now())
+    return [session for session in found if caller.may(Role.ADMIN) or session.id == caller.session]
 
 
 def _needing(needed: Role) -> Callable[[Caller], Awaitable[Caller]]:

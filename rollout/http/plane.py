@@ -25,11 +25,13 @@ from rollout.domain.roles import Role
 from rollout.gateway.pin import why_unsupported
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
+from rollout.http.throttle import Throttle
 from rollout.http.unwell import capped, failing, resting, slower, unlisted
+from rollout.http.uses import Uses
 from rollout.resilience.gate import Gate
 from rollout.resilience.quota import Cap
 from rollout.settings import Settings
-from rollout.store.access import tokens_by_hash
+from rollout.store.access import tokens_by_hash, unused_codes
 from rollout.store.door import Door
 from rollout.store.engine import Connection
 from rollout.store.flags import read_cascade, read_snapshot
@@ -47,7 +49,8 @@ _RESETS = 20
 class Published:
     """What this process serves from memory, all of one moment.
 
-    `snapshot` is the document clients follow; `tokens` maps the hashes of secrets to access tokens that hold.
+    `snapshot` is the document clients follow; `tokens` maps the hashes of secrets to access tokens that were not
+    revoked; `codes` are the hashes of sign-in codes that nobody used yet.
     """
 
     snapshot: bytes = b""
@@ -55,6 +58,7 @@ class Published:
     revision: int = 0
     installation: str = ""
     tokens: Mapping[str, AccessToken] = field(default_factory=dict)
+    codes: frozenset[str] = frozenset()
     cascade: Cascade = field(default_factory=lambda: Cascade((), 0))
 
 
@@ -106,12 +110,14 @@ class Plane:
         self.upstream = upstream
         self.gate = gate
         self.recent = recent or Recent(time.time)
-        self._uses: dict[str, FirstUse] = {}
+        self._first_uses: dict[str, FirstUse] = {}
         self._resets_made: set[int] = set()
         self.started_at = time.time()
         self._unreachable: str | None = None
         self.published = Published()
         self._refreshing = threading.Lock()
+        self.sign_ins = Throttle(time.monotonic)
+        self.uses = Uses(lambda: self.door)
         self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=lambda: holder.confirm(time.time()))
 
     @property
@@ -134,9 +140,11 @@ class Plane:
         """Read the database once and follow it from then on."""
         self.refresh()
         self._watch.start()
+        self.uses.start()
 
     def stop(self) -> None:
         """Stop following the database."""
+        self.uses.stop()
         self._watch.stop()
 
     def refresh(self) -> None:
@@ -151,12 +159,14 @@ class Plane:
                 cascade = read_cascade(connection)
                 self._tell_gate(connection, cascade)
                 tokens = tokens_by_hash(connection)
+                codes = unused_codes(connection)
             self.published = Published(
                 snapshot=encode(snapshot),
                 etag=snapshot.etag,
                 revision=snapshot.revision,
                 installation=snapshot.installation,
                 tokens=tokens,
+                codes=codes,
                 cascade=cascade,
             )
 
@@ -211,22 +221,29 @@ class Plane:
                 log.info("reset by %s: %s", entry.actor, ", ".join(done) or "nothing had to be")
 
     def token_of(self, secret: str) -> AccessToken | None:
-        """Return the access token a secret belongs to, None where there is none that holds."""
+        """Return the access token a secret belongs to and note its use; None if there is none that holds."""
         token = self.published.tokens.get(hash_secret(secret))
-        if token is not None and token.id not in self._uses:
-            self._uses[token.id] = FirstUse(self.now())
+        if token is None or (token.expires_at is not None and self.now() >= token.expires_at):
+            return None
+        self.uses.token(token.id)
+        if token.id not in self._first_uses:
+            self._first_uses[token.id] = FirstUse(self.now())
         return token
+
+    def knows_code(self, code: str) -> bool:
+        """Say whether a sign-in code is one that nobody used yet, without asking the database."""
+        return hash_secret(code.strip()) in self.published.codes
 
     def first_use(self, token_id: str) -> FirstUse | None:
         """Return the first use of an access token that this process has seen; the first answer beats all before it."""
-        return self._uses.get(token_id)
+        return self._first_uses.get(token_id)
 
     def observe(self, exchange: Exchange) -> None:
         """Note what became of a completion that this process sent."""
         self.recent.note(exchange)
         token = _asking.get()
-        if token is not None and ((use := self._uses.get(token)) is None or use.path is None):
-            self._uses[token] = FirstUse(self.now(), exchange.decision.served_by, exchange.failure)
+        if token is not None and ((use := self._first_uses.get(token)) is None or use.path is None):
+            self._first_uses[token] = FirstUse(self.now(), exchange.decision.served_by, exchange.failure)
 
     def may_send(self, secret: str) -> bool:
         """Say whether the completions endpoint serves a caller with this secret."""

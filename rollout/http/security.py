@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from ipaddress import IPv6Address
 from typing import Any, Final
 
+from rollout.dispatch.asgi import CallerLeft
+from rollout.http.bodies import BodyRefused, take_body
 from rollout.settings import Settings
 
 Scope = MutableMapping[str, Any]
@@ -20,12 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_BODY: Final = 1 << 20
-"""Bytes of a request to the control plane; the completions endpoint has its own limit."""
-
 _ORIGIN: Final = re.compile(r"(https?)://(\[[^\[\]]*\]|[^:/\[\]@?#]+)(?::([0-9]{1,5}))?")
 _HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
-_DIGITS: Final = 10  # of a Content-Length; Python refuses to read thousands of them
+_DNS_NAME: Final = re.compile(r"[a-z0-9._-]*")
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _PROBES: Final = frozenset({"/livez", "/readyz"})
@@ -55,10 +54,6 @@ def allowed_hosts(settings: Settings) -> frozenset[str]:
     return LOOPBACK | {host_name(f"[{name}]" if name.count(":") > 1 and name[0] != "[" else name) for name in given}
 
 
-class _Disconnected(Exception):
-    """The client went away before its body was there."""
-
-
 class HostCheck:
     """Refuse requests for a host that is not ours, on every route; `*` among the names allows any."""
 
@@ -72,7 +67,7 @@ class HostCheck:
             host = next((value for name, value in scope["headers"] if name == b"host"), b"")
             if host not in self._seen:
                 name = host_name(host.decode("latin-1").lower())
-                if name not in self._hosts and "*" not in self._hosts:
+                if name not in self._hosts and not ("*" in self._hosts and _is_name(name)):
                     await refuse(send, 421, "This host is not answered here", self._unknown(name))
                     return
                 if len(self._seen) < 100:
@@ -89,24 +84,30 @@ class HostCheck:
 
 
 class BrowserRules:
-    """Add security headers to every answer and stop bodies that are too large."""
+    """Add security headers to every answer, and stop what no route should have to read.
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    Args:
+        app: what answers.
+        known: says whether an access token holds, so that its request may carry more; see `bodies`.
+    """
+
+    def __init__(self, app: App, known: Callable[[str], bool] = lambda _: False) -> None:
+        self._app, self._known = app, known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if not scope.get("query_string", b"").isascii():
+            await refuse(send, 400, "That URL cannot be read", "a query string is ASCII: encode the rest with %")
+            return
         try:
-            body = await _read_body(scope, receive)
-        except _Disconnected:
+            body = await take_body(scope, receive, self._known)
+        except CallerLeft:
             return  # half a request is none: a kill or a restore works without a body too
-        if body is None:
-            await refuse(
-                send, 413, "That body is too large", f"a request may carry {MAX_BODY:,} bytes; nothing was done"
-            )
+        except BodyRefused as refused:
+            await refuse(send, refused.status, refused.title, refused.detail, refused.headers)
             return
         given = False
 
@@ -129,23 +130,6 @@ class BrowserRules:
         await self._app(scope, replay, with_headers)
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
-    """Read the whole body; None where it is larger than allowed."""
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-    if not declared.isdigit() or len(declared) > _DIGITS or int(declared) > MAX_BODY:
-        return None
-    body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        body += bytes(message.get("body", b""))
-        if len(body) > MAX_BODY:
-            return None
-        if not message.get("more_body", False):
-            return body
-
-
 def host_name(host: str) -> str:
     """Return the name in a Host header, an IPv6 address in its brackets; the whole text where it is no such thing."""
     found = _HOST.fullmatch(host)
@@ -160,6 +144,16 @@ def _shortest(name: str) -> str:
         return f"[{IPv6Address(name[1:-1])}]"
     except ValueError:
         return name
+
+
+def _is_name(name: str) -> bool:
+    """Say whether a host's name is one at all: what is not would only fail later, where addresses are put together."""
+    if not name.startswith("["):
+        return _DNS_NAME.fullmatch(name) is not None
+    try:
+        return bool(IPv6Address(name[1:-1]))
+    except ValueError:
+        return False
 
 
 def is_origin_of(origin: str, host: str) -> bool:
@@ -179,14 +173,15 @@ def is_origin_of(origin: str, host: str) -> bool:
     return (found[3] or usual) == port
 
 
-async def refuse(send: Send, status: int, title: str, detail: str) -> None:
-    """Answer a problem document with the headers every answer has."""
+async def refuse(send: Send, status: int, title: str, detail: str, more: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Answer a problem document with the headers every answer has, and `more`."""
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         *_HEADERS,
+        *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

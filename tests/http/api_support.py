@@ -28,7 +28,7 @@ from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
 from rollout.http.app import assemble, create_app
-from rollout.http.auth import COOKIE, csrf_token
+from rollout.http.auth import cookie_name, csrf_token
 from rollout.http.plane import Plane
 from rollout.http.security import App, Receive, Scope, Send
 from rollout.resilience.gate import Gate
@@ -80,7 +80,7 @@ class World:
         """Return a client with a session's cookie, and that session's CSRF token."""
         session = redeem(self.door, invite(self.door, "Asta", role, actor="test"))
         client = self.client(None)
-        client.cookies.set(COOKIE, session.secret)
+        client.cookies.set(cookie_name(self.plane), session.secret)
         return client, csrf_token(session.secret)
 
     def head(self) -> Head:
@@ -100,13 +100,14 @@ def a_world(
     clock: Callable[[], datetime] = utc_now,
     gate: Gate | None = None,
     recent: Recent | None = None,
+    installation: str = INSTALLATION,
 ) -> Iterator[World]:
     """Make an installation with a cascade and one access token per role, and follow its database."""
     path = folder / "rollout.db"
     shutil.copyfile(_template(), path)
     numbers = count(1)
     door = Door(open_engine(URL.create("sqlite", database=str(path))), clock, salts=lambda: f"{next(numbers):032x}")
-    establish(door, new_id=lambda: INSTALLATION)
+    establish(door, new_id=lambda: installation)
     set_cascade(door, MODELS, actor="test")
     secrets = {role: create_token(door, f"a {role}", role, actor="test").secret for role in Role}
     plane = Plane(

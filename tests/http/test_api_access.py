@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from rollout.control.access import SESSION_LIFETIME, create_token, redeem, revoke, sign_out
 from rollout.domain.roles import Role
-from rollout.http.auth import COOKIE, caller_of, csrf_token
+from rollout.http.auth import caller_of, cookie_name, csrf_token
 from tests.databases import Clock
 from tests.http.api_support import FLAG, MODELS, OURS, World, a_world, assert_problem, bare_app
 
@@ -40,6 +40,7 @@ ROUTES: list[tuple[str, str, str, object, Role]] = [
     ("POST", "/api/v1/tokens", "/api/v1/tokens", {"name": "n", "role": "viewer"}, ADMIN),
     ("DELETE", "/api/v1/tokens/{token_id:path}", "/api/v1/tokens/n", None, ADMIN),
     ("POST", "/api/v1/sign-in-links", "/api/v1/sign-in-links", {"name": "n", "role": "viewer"}, ADMIN),
+    ("GET", "/api/v1/sessions", "/api/v1/sessions", None, EVALUATE),
 ]
 """Method, template, an address, a body, and the least role; in an order in which each works once."""
 
@@ -75,7 +76,9 @@ def test_every_route_but_health_and_sign_in_asks_who_calls(world: World) -> None
             (asking if asks else open_routes).add((method, context.path))
     assert open_routes == OPEN
     api = {(method, path) for method, path in asking if path is not None and path.startswith("/api/")}
-    assert api == {(method, template) for method, template, *_ in ROUTES}
+    assert api == {(method, template) for method, template, *_ in ROUTES} | {
+        ("DELETE", "/api/v1/sessions/{session_id}")
+    }
     assert len(asking) > len(api)
 
 
@@ -137,7 +140,16 @@ async def test_a_new_token_is_shown_once_and_kept_as_a_hash(world: World) -> Non
         audit = await client.get("/api/v1/audit")
         used = await client.get("/api/v1/snapshot", headers={"Authorization": f"Bearer {secret}"})
     assert made.status_code == 201
-    assert list(made.json()) == ["id", "name", "role", "created_at", "revoked_at", "access_token"]
+    assert list(made.json()) == [
+        "id",
+        "name",
+        "role",
+        "created_at",
+        "revoked_at",
+        "expires_at",
+        "last_used_at",
+        "access_token",
+    ]
     assert secret.startswith("rollout_")
     assert used.status_code == 200
     assert secret not in listed.text + audit.text
@@ -185,7 +197,7 @@ async def test_a_sign_in_link_opens_one_session(world: World) -> None:
         assert (made.status_code, made.json() | {"code": ""}) == (201, {"name": "Asta", "role": "viewer", "code": ""})
     session = redeem(world.door, made.json()["code"])
     async with world.client(None) as client:
-        client.cookies.set(COOKIE, session.secret)
+        client.cookies.set(cookie_name(world.plane), session.secret)
         assert (await client.get(FLAG)).status_code == 200
         sign_out(world.door, session.secret)
         problem = assert_problem(await client.get(FLAG), 401)

@@ -24,7 +24,19 @@ async def test_an_entry_has_the_published_shape(world: World) -> None:
         before = (await client.get(f"{AUDIT}/{flag['revision'] - 1}")).json()
         listed = (await client.get(AUDIT, params={"limit": 1})).json()
     assert list(entry) == [
-        *("revision", "at", "actor", "action", "subject", "before", "after", "reason", "previous_digest", "digest"),
+        *(
+            "revision",
+            "at",
+            "actor",
+            "actor_kind",
+            "action",
+            "subject",
+            "before",
+            "after",
+            "reason",
+            "previous_digest",
+            "digest",
+        ),
         "sentence",
     ]
     assert (entry["action"], entry["subject"]) == ("flag:percentage:set", "flag:enableLiteLLM")

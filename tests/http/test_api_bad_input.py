@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rollout.domain.flag import Flag
 from rollout.domain.roles import Role
-from rollout.http.security import MAX_BODY
+from rollout.http.auth import cookie_name
+from rollout.http.bodies import MAX_BODY
 from rollout.wire.snapshot import decode
 from tests.http.api_support import FLAG, World, a_world, assert_problem
 
@@ -291,7 +292,7 @@ async def test_no_answer_and_no_log_record_repeats_a_secret(world: World, caplog
     caplog.set_level(logging.DEBUG)
     secret = world.secrets[Role.ADMIN]
     browser, csrf = world.browser()
-    cookie = browser.cookies["rollout_session"]
+    cookie = browser.cookies[cookie_name(world.plane)]
     answers: list[httpx.Response] = []
     async with world.client() as client, browser:
         for path in (FLAG, f"{FLAG}/overrides/u", f"{FLAG}/kill", "/api/v1/cascade", "/api/v1/nix", "/api/v1/tokens"):

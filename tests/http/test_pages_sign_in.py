@@ -9,7 +9,7 @@ import pytest
 
 from rollout.control.access import invite
 from rollout.domain.roles import Role
-from rollout.http.auth import COOKIE
+from rollout.http.auth import cookie_name
 from rollout.http.pages.session import same_site
 from tests.http.api_support import OURS, World, a_world
 from tests.http.pages_support import PAGE, a_browser, nothing_changes, words
@@ -31,7 +31,7 @@ async def test_a_code_works_once_and_opens_a_session_in_a_guarded_cookie(world: 
     answer = await _redeem(client, f"  {code} ", next="/audit?actor=x")
     assert (answer.status_code, answer.headers["location"]) == (303, "/audit?actor=x")
     cookie = answer.headers["set-cookie"]
-    assert cookie.startswith(f"{COOKIE}=")
+    assert cookie.startswith(f"{cookie_name(world.plane)}=")
     parts = {part.strip().partition("=")[0].lower(): part.strip().partition("=")[2] for part in cookie.split(";")}
     assert "httponly" in parts
     assert "secure" not in parts
@@ -112,12 +112,12 @@ async def test_a_form_whose_session_is_over_says_that_nothing_was_done(world: Wo
 
 async def test_signing_out_closes_the_session_itself(world: World) -> None:
     browser = a_browser(world, Role.VIEWER)
-    cookie = browser.client.cookies[COOKIE]
+    cookie = browser.client.cookies[cookie_name(world.plane)]
     answer = await browser.post("/sign-out")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
     assert "Max-Age=0" in answer.headers["set-cookie"]
     stolen = world.client(None)
-    stolen.cookies.set(COOKIE, cookie)
+    stolen.cookies.set(cookie_name(world.plane), cookie)
     assert (await stolen.get(PAGE)).status_code == 303
 
 

@@ -128,11 +128,12 @@ class EvaluateBody(_Closed):
 
 
 class TokenBody(_Closed):
-    """A new access token."""
+    """A new access token; without `expires_at` it holds until it is revoked."""
 
     name: StrictStr
     role: StrictStr
     reason: StrictStr | None = None
+    expires_at: Moment = None
 
 
 class InviteBody(_Closed):

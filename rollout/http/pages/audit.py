@@ -106,7 +106,18 @@ def show_verify(request: Request, plane: ThePlane, caller: Viewer) -> Response:
 
 def raw(entry: Entry) -> str:
     """Write an entry as JSON, as the API shows it."""
-    names = ("revision", "actor", "action", "subject", "before", "after", "reason", "previous_digest", "digest")
+    names = (
+        "revision",
+        "actor",
+        "actor_kind",
+        "action",
+        "subject",
+        "before",
+        "after",
+        "reason",
+        "previous_digest",
+        "digest",
+    )
     document = {"at": instant(entry.at)} | {name: getattr(entry, name) for name in names}
     return json.dumps(document, indent=2, ensure_ascii=False)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -23,6 +24,9 @@ from rollout.settings import DEFAULT_OPENROUTER
 from rollout.store.access import list_tokens
 
 router = APIRouter(include_in_schema=False)
+
+DAYS: Final = (7, 30, 90, 365)
+"""After so many days an access token may be made to end, on this page; the API and the terminal take any moment."""
 
 PLACEHOLDER = "<your access token>"
 FILL_IN = "'<your key>'"
@@ -50,11 +54,20 @@ def show_first(request: Request, token_id: str, plane: ThePlane, caller: Viewer)
 
 @router.post("/connect/tokens")
 def post_token(
-    request: Request, plane: ThePlane, caller: Admin, name: Field = "", role: Field = "evaluate", reason: Field = ""
+    request: Request,
+    plane: ThePlane,
+    caller: Admin,
+    name: Field = "",
+    role: Field = "evaluate",
+    reason: Field = "",
+    days: Field = "",
 ) -> Response:
     """Make an access token. The answer itself shows its secret: a redirect could not, it is kept nowhere."""
     try:
-        made = create_token(plane.door, name, check_role(role), actor=caller.name, reason=reason or None)
+        ends = _expiry(days, plane.now())
+        made = create_token(
+            plane.door, name, check_role(role), actor=caller.name, reason=reason or None, expires_at=ends
+        )
     except InvalidValue as error:
         return _answer(request, plane, caller, status=status_of(error)[0], error=error.message, name=name)
     plane.refresh()
@@ -86,6 +99,7 @@ def _answer(
         "error": error,
         "token_name": name,
         "roles": list(Role),
+        "days": DAYS,
         "base": str(request.base_url).rstrip("/"),
         "model_id": next(iter(plane.published.cascade.live), PLANNED_MODELS[0]),
         "secret": made.secret if made else None,
@@ -97,6 +111,14 @@ def _answer(
     if wants_fragment(request) and not whole:
         return fragment(request, plane, caller, "_connect.html", status=status, **values)
     return page(request, plane, caller, "connect.html", status=status, **values)
+
+
+def _expiry(days: str, now: datetime) -> datetime | None:
+    if not days:
+        return None
+    if days not in map(str, DAYS):
+        raise InvalidValue(f"an access token ends after {', '.join(map(str, DAYS))} days or never", field="days")
+    return now + timedelta(days=int(days))
 
 
 def _sending(plane: Plane) -> str:
@@ -114,4 +136,5 @@ def _sending(plane: Plane) -> str:
 
 def _tokens(plane: Plane) -> list[AccessToken]:
     with plane.door.reading() as connection:
-        return sorted(list_tokens(connection), key=lambda token: (token.revoked_at is not None, token.created_at))
+        now = plane.now()
+        return sorted(list_tokens(connection), key=lambda token: (not token.holds(now), token.created_at))

@@ -15,7 +15,7 @@ from rollout.domain import errors
 from rollout.http.pages.render import plain, see, wants_fragment
 from rollout.http.problems import Problem, status_of
 
-_PAGES: Final = frozenset({"", "flags", "audit", "gateway", "connect", "sign-in", "sign-out"})
+_PAGES: Final = frozenset({"", "flags", "audit", "gateway", "connect", "sessions", "sign-in", "sign-out"})
 _PROGRAMS: Final = frozenset({"api", "v1", "ofrep", "health", "livez", "readyz", "metrics", "static"})
 
 _ADVICE: Final[Mapping[int, str]] = {
@@ -35,7 +35,7 @@ _ADVICE: Final[Mapping[int, str]] = {
 
 def is_page(request: Request) -> bool:
     """Say whether a request is for a page rather than for a program's route."""
-    first = request.url.path.lstrip("/").partition("/")[0]
+    first = str(request.scope["path"]).lstrip("/").partition("/")[0]
     if first in _PROGRAMS:
         return False
     return first in _PAGES or "text/html" in request.headers.get("accept", "")
@@ -80,13 +80,21 @@ def _said(error: Exception) -> tuple[int, str, str]:
 
 def _to_sign_in(request: Request) -> Response:
     if request.method in {"GET", "HEAD"} and not wants_fragment(request):
-        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return see(request, f"/sign-in?next={quote(where, safe='')}")
+        query = request.scope["query_string"].decode("latin-1")
+        where = request.scope["path"] + (f"?{query}" if query else "")
+        return see(request, f"/sign-in?next={quote(where, safe='', errors='replace')}")
     if wants_fragment(request):  # the page stays as it is, with all that was typed into it
         headers = {"HX-Retarget": "#session", "HX-Reswap": "innerHTML"}
         acted = request.method != "GET"
         return plain(request, "session-over.html", status=401, headers=headers, acted=acted, stop=_is_stop(request))
     # a form: come back to the page it stood on
-    stood_on = urlsplit(request.headers.get("referer") or "/")
+    where = quote(_path_of(request.headers.get("referer") or "/"), safe="", errors="replace")
     lost = "&lost=1" if request.method != "GET" else ""
-    return see(request, f"/sign-in?next={quote(stood_on.path or '/', safe='')}{lost}")
+    return see(request, f"/sign-in?next={where}{lost}")
+
+
+def _path_of(address: str) -> str:
+    try:
+        return urlsplit(address).path or "/"
+    except ValueError:
+        return "/"
