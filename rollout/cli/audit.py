@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import click
 
 from rollout.cli.backend import AuditQuery, Backend
-from rollout.cli.frame import MOMENT, REVISION, Document, Group, as_json, note, show
+from rollout.cli.frame import MOMENT, REVISION, Document, Group, as_json, json_text, note, show
 from rollout.cli.reach import backend_of
-from rollout.cli.words import changes_of, entry_line, on_one_line, table, when
+from rollout.cli.words import changes_of, entry_line, kind_word, on_one_line, table, when
 
 _PAGE = 500  # the most the API lists at once
 
@@ -81,8 +80,8 @@ def export(context: click.Context) -> None:
     backend = backend_of(context)
     last = backend.audit_head()
     for entry in _entries(backend, last["revision"]):
-        click.echo(json.dumps(entry))
-    click.echo(json.dumps({"head": last}))
+        click.echo(json_text(entry))
+    click.echo(json_text({"head": last}))
 
 
 def _entries(backend: Backend, last: int) -> Iterator[Document]:
@@ -100,6 +99,7 @@ def _words(entry: Document, now: datetime) -> list[str]:
     lines = [
         f"{entry['revision']}: {on_one_line(entry['actor'] + ' ' + entry['sentence'])}",
         f"  {when(entry['at'], now)}",
+        f"  actor: {entry['actor']} [{kind_word(entry)}]",
     ]
     if entry["reason"]:
         lines.append(f"  reason: {on_one_line(entry['reason'])}")

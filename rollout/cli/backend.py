@@ -102,11 +102,19 @@ class Backend(Protocol):
     def tokens(self) -> list[Document]:
         """List access tokens."""
 
-    def create_token(self, name: str, role: Role, *, reason: str | None) -> Document:
-        """Make an access token; its secret is `access_token`."""
+    def create_token(
+        self, name: str, role: Role, *, reason: str | None, expires_at: datetime | None = None
+    ) -> Document:
+        """Make an access token; its secret is `access_token`. Without `expires_at` it does not end by itself."""
 
     def revoke_token(self, token: str) -> None:
         """Revoke an access token by id or name."""
+
+    def sessions(self) -> list[Document]:
+        """List sessions, and sign-in links that nobody used yet."""
+
+    def end_session(self, session: str) -> None:
+        """End a session or an unused sign-in link by its id."""
 
     def invite(self, name: str, role: Role) -> Document:
         """Make a one-time sign-in code: `{name, role, code}`."""

@@ -164,14 +164,26 @@ class ApiBackend:
         """List access tokens."""
         return list(self._ask("GET", "/api/v1/tokens", "tokens")["tokens"])
 
-    def create_token(self, name: str, role: Role, *, reason: str | None) -> Document:
+    def create_token(
+        self, name: str, role: Role, *, reason: str | None, expires_at: datetime | None = None
+    ) -> Document:
         """Make an access token."""
         body = {"name": name, "role": str(role), "reason": reason}
+        if expires_at is not None:
+            body["expires_at"] = instant(expires_at)
         return self._ask("POST", "/api/v1/tokens", "access_token", body=body)
 
     def revoke_token(self, token: str) -> None:
         """Revoke an access token by id or name."""
         self._ask("DELETE", f"/api/v1/tokens/{_segment(token)}", "tokens")
+
+    def sessions(self) -> list[Document]:
+        """List sessions, and sign-in links that nobody used yet."""
+        return list(self._ask("GET", "/api/v1/sessions", "sessions")["sessions"])
+
+    def end_session(self, session: str) -> None:
+        """End a session or an unused sign-in link by its id."""
+        self._ask("DELETE", f"/api/v1/sessions/{_segment(session)}", "sessions")
 
     def invite(self, name: str, role: Role) -> Document:
         """Make a one-time sign-in code."""

@@ -29,7 +29,7 @@ from rollout.domain.identity import check_flag_key, check_user_id
 from rollout.domain.ledger import unseal
 from rollout.domain.roles import Role
 from rollout.settings import Settings
-from rollout.store.access import list_tokens
+from rollout.store.access import list_sessions, list_tokens
 from rollout.store.door import Door
 from rollout.store.engine import URL, Engine, database_url, open_engine
 from rollout.store.flags import read_cascade, read_flag, read_flags, read_snapshot
@@ -39,6 +39,7 @@ from rollout.wire.documents import (
     cascade_document,
     entry_document,
     evaluation_document,
+    session_document,
     targeting_key,
     token_document,
     verification_document,
@@ -257,14 +258,25 @@ class DatabaseBackend:
         with self._door.reading() as connection:
             return [token_document(token) for token in list_tokens(connection)]
 
-    def create_token(self, name: str, role: Role, *, reason: str | None) -> Document:
+    def create_token(
+        self, name: str, role: Role, *, reason: str | None, expires_at: datetime | None = None
+    ) -> Document:
         """Make an access token."""
-        made = access.create_token(self._door, name, role, actor=self._actor, reason=reason)
+        made = access.create_token(self._door, name, role, actor=self._actor, reason=reason, expires_at=expires_at)
         return {**token_document(made.token), "access_token": made.secret}
 
     def revoke_token(self, token: str) -> None:
         """Revoke an access token by id or name."""
         access.revoke(self._door, token, actor=self._actor)
+
+    def sessions(self) -> list[Document]:
+        """List sessions, and sign-in links that nobody used yet."""
+        with self._door.reading() as connection:
+            return [session_document(each, own=False) for each in list_sessions(connection, self._door.clock())]
+
+    def end_session(self, session: str) -> None:
+        """End a session or an unused sign-in link by its id."""
+        access.end_session(self._door, session, actor=self._actor)
 
     def invite(self, name: str, role: Role) -> Document:
         """Make a one-time sign-in code."""

@@ -12,13 +12,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final
 
-from rollout.control.installation import SYSTEM, set_cascade
+from rollout.control.installation import set_cascade
 from rollout.control.models import quarantine, watch_models
+from rollout.domain.actor import SYSTEM, ActorKind
 from rollout.domain.cascade import ListedModel, propose_cascade
 from rollout.domain.errors import RolloutError
 from rollout.domain.flag import Path
 from rollout.domain.identity import MAX_REASON
-from rollout.domain.ledger import unseal
+from rollout.domain.ledger import Entry, unseal
 from rollout.gateway.child import Child
 from rollout.gateway.place import port_is_free
 from rollout.gateway.supervise import Supervisor
@@ -32,6 +33,9 @@ from rollout.store.ledger import read_entry
 log = logging.getLogger("rollout")
 
 MAX_PORT: Final = 65_535
+SIMULATOR_SECRET: Final = "simulator.secret"  # noqa: S105 - a file's name
+"""The file of the data folder that holds the secret of our simulator's control routes."""
+
 _SIMULATOR_START_SECONDS: Final = 20.0
 
 
@@ -70,7 +74,7 @@ def first_cascade(door: Door, models: tuple[ListedModel, ...]) -> None:
     """
     with door.reading() as connection:
         cascade = read_cascade(connection)
-        ours = not cascade.models or unseal(read_entry(connection, cascade.revision)).actor == SYSTEM
+        ours = not cascade.models or _is_ours(unseal(read_entry(connection, cascade.revision)))
     if not ours or {model.id for model in models}.intersection(cascade.models):
         return
     proposal = propose_cascade(models)
@@ -84,6 +88,11 @@ def first_cascade(door: Door, models: tuple[ListedModel, ...]) -> None:
         set_cascade(door, proposal.models, actor=SYSTEM, reason=reason[:MAX_REASON], seen=cascade.revision)
     except RolloutError as error:
         log.warning("the first cascade was not set: %s", error.message)
+
+
+def _is_ours(entry: Entry) -> bool:
+    # an entry without a kind is older than kinds; since then a person's name may be the same as ours
+    return entry.actor == SYSTEM and entry.actor_kind in {ActorKind.SYSTEM, None}
 
 
 class ModelLists:
@@ -164,7 +173,9 @@ async def simulator(folder: pathlib.Path, environ: Mapping[str, str], *, port: i
         if newline:
             ready.set_result(line.decode("utf-8", "replace").strip())
 
-    command = [sys.executable, "-m", "rollout.simulator", "--port", str(port)]
+    # a bare name: the process runs in its folder
+    told = ["--port", str(port), "--secret-file", SIMULATOR_SECRET]
+    command = [sys.executable, "-m", "rollout.simulator", *told]
     async with Child(command, environ=environ, folder=folder, output=output) as child:
         waits: set[asyncio.Future[str]] = {ready, child.ended}
         await asyncio.wait(waits, timeout=_SIMULATOR_START_SECONDS, return_when=asyncio.FIRST_COMPLETED)

@@ -8,7 +8,7 @@ import click
 
 from rollout.cli.frame import REVISION, Document, Group, reason_option, show
 from rollout.cli.reach import backend_of
-from rollout.cli.words import on_one_line, when
+from rollout.cli.words import loud, on_one_line, when
 
 
 @click.group(cls=Group)
@@ -20,7 +20,8 @@ def _words(found: Document) -> list[str]:
     if not found["models"]:
         return ["the cascade is empty: set it with `rollout cascade set MODEL...`"]
     out, now = found.get("out") or {}, datetime.now(UTC)
-    lines, place = [], 0
+    lines: list[str] = []
+    place = 0
     for model in found["models"]:
         place += model not in out
         lines.append(on_one_line(f"{'OUT' if model in out else place:>3}  {model}"))
@@ -31,7 +32,7 @@ def _words(found: Document) -> list[str]:
     if out:
         lines.append("a person brings a model back: `rollout cascade lift MODEL`")
     if not place:
-        lines.append(click.style("no model is asked: every one of the cascade is out", fg="red", bold=True))
+        lines.append(loud("no model is asked: every one of the cascade is out"))
     return [*lines, f"revision {found['revision']}"]
 
 

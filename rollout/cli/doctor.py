@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import click
 
 from rollout.cli.frame import Command, environ_of, show
-from rollout.cli.words import on_one_line
+from rollout.cli.words import Safe, on_one_line
 from rollout.settings import parse_settings
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -51,10 +51,10 @@ def doctor(context: click.Context) -> None:
 
     def words() -> list[str]:
         width = max(len(finding.check) for finding in found)
-        lines = []
+        lines: list[str] = []
         for finding in found:
             level = click.style(f"{finding.level:<4}", fg=_COLOURS[finding.level])
-            lines.append(f"{level}  {finding.check:<{width}}  {on_one_line(finding.said)}")
+            lines.append(Safe(f"{level}  {finding.check:<{width}}  {on_one_line(finding.said)}"))
         return [*lines, "nothing to put right" if not failed else f"{failed} to put right"]
 
     show(context, document, words)

@@ -12,7 +12,7 @@ from rollout.cli.backend import FlagFields
 from rollout.cli.frame import MOMENT, PERCENTAGE, REVISION, Document, Group, reason_option, show
 from rollout.cli.promote import export_flags, import_flags
 from rollout.cli.reach import backend_of
-from rollout.cli.words import flag_state, flag_words, on_one_line, table
+from rollout.cli.words import flag_line, flag_state, flag_words, on_one_line, table
 from rollout.domain.flag import MAIN_FLAG
 
 
@@ -41,7 +41,7 @@ def _careful(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _show_change(context: click.Context, flag: Document) -> None:
-    show(context, flag, lambda: [f"{flag['key']}: {flag_state(flag)} (revision {flag['revision']})"])
+    show(context, flag, lambda: [flag_line(flag, f" (revision {flag['revision']})")])
 
 
 @flags.command("list")
@@ -49,7 +49,7 @@ def _show_change(context: click.Context, flag: Document) -> None:
 def list_flags(context: click.Context) -> None:
     """List every flag."""
     found = backend_of(context).flags()
-    rows = [(flag["key"], click.unstyle(flag_state(flag)), flag["revision"]) for flag in found]
+    rows = [(flag["key"], flag_state(flag), flag["revision"]) for flag in found]
     show(context, {"flags": found}, lambda: table(("FLAG", "STATE", "REVISION"), rows))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import click
@@ -76,7 +77,28 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # as above
             self.fail(error.message, param, ctx)
 
 
+class Ending(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A moment to come: a span from now such as `30d` or `12h`, or ISO text with a time zone; turned into UTC."""
+
+    name = "span"
+    _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([mhdw])")
+    _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Read it, or fail as wrong usage."""
+        if isinstance(value, datetime):
+            return value
+        found = self._SPAN.fullmatch(value.strip())
+        try:
+            if found:
+                return datetime.now(UTC) + timedelta(**{self._UNITS[found[2]]: int(found[1])})
+            return read_moment(value, field="a span such as 30d, 12h or 45m, or a moment that")
+        except InvalidValue as error:
+            self.fail(error.message, param, ctx)
+
+
 PERCENTAGE: Final = Percentage()
+ENDING: Final = Ending()
 MOMENT: Final = Moment()
 REVISION: Final = click.IntRange(1, 2**31 - 1)
 
@@ -128,12 +150,21 @@ def wants_colour(context: click.Context) -> bool:
 
 
 def show(context: click.Context, document: Any, words: Callable[[], Iterable[str]]) -> None:
-    """Print a result: the document for a machine, the words for people."""
+    """Print a result: the document for a machine, the words for people.
+
+    Every line is escaped here, whatever it quotes, unless its maker did so (`Safe`).
+    """
     if as_json(context):
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json_text(document, indent=2))
     else:
         for line in words():
-            click.echo(line)
+            click.echo(on_one_line(line))
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """Write JSON in printable ASCII, so that a terminal that shows it is not steered by it."""
+    # the one control character that `json.dumps` leaves as it is
+    return json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f")
 
 
 def note(text: str) -> None:
@@ -163,5 +194,5 @@ def end_of_error(
             document |= {"problems": list(error.problems)}
         elif isinstance(error, InvalidRequest) and error.field:
             document |= {"field": error.field}
-        click.echo(json.dumps({"error": document}, default=str), err=True)
+        click.echo(json_text({"error": document}), err=True)
     return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import signal
 import sys
@@ -15,10 +14,10 @@ from typing import Any
 import click
 
 from rollout.cli.backend import Backend
-from rollout.cli.frame import Document, Group, as_json, environ_of, note, reason_option, settings_of, show
+from rollout.cli.frame import Document, Group, as_json, environ_of, json_text, note, reason_option, settings_of, show
 from rollout.cli.reach import backend_of, open_backend
 from rollout.cli.server import address_of, ask
-from rollout.cli.words import exact, on_one_line
+from rollout.cli.words import Safe, exact, on_one_line
 from rollout.domain.errors import InvalidRequest, RolloutError
 from rollout.resources import resource
 from rollout.settings import Settings
@@ -54,7 +53,7 @@ def config(context: click.Context) -> None:
         raise InvalidRequest(str(error)) from None
     if not cascade:
         note("no model is asked, so there are no aliases; see `rollout cascade show`")
-    show(context, made, lambda: [render(made).removesuffix("\n")])
+    show(context, made, lambda: [Safe(render(made).removesuffix("\n"))])
 
 
 @gateway.command("run")
@@ -153,7 +152,7 @@ def _report(*, lines: bool, redraw: bool) -> Callable[[Any], None]:
         if lines:
             from rollout.http.health import gateway_document
 
-            click.echo(json.dumps(gateway_document(state)))
+            click.echo(json_text(gateway_document(state)))
             return
         install = state.install
         count = f" {install.packages}/{install.total}" if install and install.total else ""

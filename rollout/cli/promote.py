@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import BinaryIO
 
 import click
 
-from rollout.cli.frame import Command, note, reason_option, settings_of, show
+from rollout.cli.frame import Command, json_text, note, reason_option, settings_of, show
 from rollout.cli.promotion import compare, exported, parse_export
 from rollout.cli.reach import backend_of
 from rollout.cli.words import on_one_line
@@ -27,7 +26,7 @@ def export_flags(context: click.Context, file: Path | None) -> None:
     With their overrides, to FILE, else to standard output.
     """
     document = exported(backend_of(context))
-    text = json.dumps(document, indent=2) + "\n"
+    text = json_text(document, indent=2) + "\n"
     if file is None or str(file) == "-":
         click.echo(text, nl=False)
         return

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, Place]] = {
     "audit": Place("audit", "audit", "Read and verify the ledger of every change."),
     "cascade": Place("cascade", "cascade", "See and set the ordered list of models."),
     "tokens": Place("access", "tokens", "Make, list and revoke access tokens."),
+    "sessions": Place("access", "sessions", "List and end sessions and unused sign-in links."),
     "gateway": Place("gateway", "gateway", "Configure, run and look at the LiteLLM gateway."),
     "db": Place("database", "db", "Upgrade, inspect and back up the database."),
     "simulate": Place("simulate", "simulate", "Run a simulated upstream."),

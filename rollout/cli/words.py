@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from rollout.domain.actor import kind_read
 from rollout.domain.evaluate import Cause
 from rollout.domain.ledger import Action, Entry
 from rollout.domain.sentences import FieldChange, field_changes
@@ -16,9 +17,32 @@ from rollout.domain.share import percentage_text
 _STEPS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
-def on_one_line(text: str) -> str:
-    """Return text without what could move a terminal's cursor."""
-    return "".join(character if character.isprintable() else " " for character in text)
+class Safe(str):
+    """Text for a terminal in which everything from elsewhere is escaped already; it may carry colours of ours."""
+
+    __slots__ = ()
+
+
+def on_one_line(text: str) -> Safe:
+    """Return text as a terminal may show it: one line, in which characters that could steer it are seen as escapes.
+
+    A server, or whoever wrote into its ledger, could otherwise move the cursor, retitle the window, or turn the
+    direction of text.
+    """
+    if isinstance(text, Safe):
+        return text
+    return Safe(text if text.isprintable() else "".join(map(_shown, text)))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
+
+
+def loud(text: str) -> Safe:
+    """Return a line that nobody should miss."""
+    return Safe(click.style(on_one_line(text), fg="red", bold=True))
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -44,7 +68,7 @@ def when(text: str, now: datetime) -> str:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lay rows out in columns, two spaces apart; no row at all gives no line."""
-    cells = [[on_one_line(str(cell)) for cell in row] for row in rows]
+    cells: list[list[str]] = [[on_one_line(str(cell)) for cell in row] for row in rows]
     if not cells:
         return []
     lines = [list(headings), *cells]
@@ -52,11 +76,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
+def flag_line(flag: Mapping[str, Any], more: str = "") -> Safe:
+    """Say a flag's key and where it sends users, on one line."""
+    line = f"{flag['key']}: {flag_state(flag)}{more}"
+    return loud(line) if flag["killed"] else on_one_line(line)
+
+
 def flag_state(flag: Mapping[str, Any]) -> str:
     """Say where a flag sends users, as one sentence."""
     share, forced = f"{flag['percentage']} %", len(flag["overrides"])
     if flag["killed"]:
-        return click.style("STOPPED by the kill switch: everybody goes direct", fg="red", bold=True)
+        return "STOPPED by the kill switch: everybody goes direct"
     if not flag["enabled"]:
         return f"disabled: everybody goes direct (its share stands at {share}); {_forced(forced)}"
     if flag["percentage"] == 0:
@@ -68,7 +98,7 @@ def flag_state(flag: Mapping[str, Any]) -> str:
 
 def flag_words(flag: Mapping[str, Any], now: datetime) -> list[str]:
     """Say everything about a flag."""
-    lines = [f"{flag['key']}: {flag_state(flag)}"]
+    lines: list[str] = [flag_line(flag)]
     if flag["description"]:
         lines.append(f"  {on_one_line(flag['description'])}")
     lines.append(f"  revision {flag['revision']}, salt {on_one_line(flag['salt'])!r}")
@@ -119,8 +149,13 @@ def _because(evaluation: Mapping[str, Any]) -> str:
 def entry_line(entry: Mapping[str, Any], now: datetime) -> str:
     """Say one ledger entry on one line."""
     reason = f"  “{entry['reason']}”" if entry["reason"] else ""
-    said = on_one_line(f"{entry['actor']} {entry['sentence']}{reason}")
+    said = on_one_line(f"{entry['actor']} {entry['sentence']}{reason}  [{kind_word(entry)}]")
     return f"{entry['revision']:>6}  {when(entry['at'], now)}  {said}"
+
+
+def kind_word(entry: Mapping[str, Any]) -> str:
+    """Say what kind of actor an entry is by; entries of earlier versions do not say."""
+    return str(entry.get("actor_kind") or "kind not known")
 
 
 def changes_of(entry: Mapping[str, Any]) -> tuple[FieldChange, ...]:
@@ -141,6 +176,7 @@ def changes_of(entry: Mapping[str, Any]) -> tuple[FieldChange, ...]:
             reason=entry["reason"],
             previous_digest=entry["previous_digest"],
             digest=entry["digest"],
+            actor_kind=kind_read(entry.get("actor_kind")),
         )
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from rollout.domain.access import AccessToken
+from rollout.domain.access import AccessToken, Session
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue
 from rollout.domain.evaluate import Evaluation
@@ -38,6 +39,7 @@ def entry_document(entry: Entry) -> dict[str, Any]:
         "revision": entry.revision,
         "at": instant(entry.at),
         "actor": entry.actor,
+        "actor_kind": entry.actor_kind,
         "action": str(entry.action),
         "subject": entry.subject,
         "before": entry.before,
@@ -80,5 +82,26 @@ def token_document(token: AccessToken) -> dict[str, Any]:
         "name": token.name,
         "role": str(token.role),
         "created_at": instant(token.created_at),
-        "revoked_at": instant(token.revoked_at) if token.revoked_at else None,
+        "revoked_at": _moment(token.revoked_at),
+        "expires_at": _moment(token.expires_at),
+        "last_used_at": _moment(token.last_used_at),
     }
+
+
+def session_document(session: Session, *, own: bool) -> dict[str, Any]:
+    """Return a session or an unused sign-in link without its secret; `own` says whether the caller came with it."""
+    return {
+        "id": session.id,
+        "name": session.name,
+        "role": str(session.role),
+        "state": "open" if session.opened else "unused",
+        "own": own,
+        "created_at": _moment(session.created_at),
+        "opened_at": _moment(session.opened_at),
+        "expires_at": _moment(session.expires_at if session.opened else session.code_expires_at),
+        "last_used_at": _moment(session.last_used_at),
+    }
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else instant(at)

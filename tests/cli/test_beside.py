@@ -10,6 +10,7 @@ import pytest
 
 from rollout.cli.beside import MAX_PORT, first_cascade, simulator_port
 from rollout.control.installation import establish, set_cascade
+from rollout.domain.actor import Actor, ActorKind
 from rollout.domain.cascade import ListedModel
 from rollout.store.door import Door
 from rollout.store.engine import database_url, open_engine
@@ -54,6 +55,13 @@ def test_a_cascade_that_still_works_in_part_is_left_alone(door: Door) -> None:
 
 def test_a_cascade_that_a_person_set_is_never_touched(door: Door) -> None:
     set_cascade(door, ["author/mine:free"], actor="eva")
+    first_cascade(door, REAL)
+    assert cascade(door) == ("author/mine:free",)
+
+
+@pytest.mark.parametrize("name", ["rollout", Actor("rollout", ActorKind.TOKEN)])
+def test_a_cascade_set_by_somebody_with_our_name_is_never_touched_either(door: Door, name: str) -> None:
+    set_cascade(door, ["author/mine:free"], actor=name)
     first_cascade(door, REAL)
     assert cascade(door) == ("author/mine:free",)
 

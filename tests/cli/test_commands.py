@@ -1,6 +1,7 @@
 """The commands, each through both backends against one real installation."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,43 @@ def test_both_backends_answer_the_same_documents(beside: Terminal, remote: Termi
     for user in ("user-1", "user-2", "user-3"):
         ours, theirs = (each.json("evaluate", FLAG, "--user", user) for each in (beside, remote))
         assert without(ours, "snapshot_age") == without(theirs, "snapshot_age")
+
+
+def test_an_access_token_may_end_by_itself(terminal: Terminal) -> None:
+    made = terminal.json("tokens", "create", "ci", "--role", "viewer", "--expires", "30d")
+    terminal("tokens", "create", "job", "--role", "viewer", "--expires", "2099-01-01T00:00:00+02:00")
+    found = {token["name"]: token for token in terminal.json("tokens", "list")["tokens"]}
+    lasts = datetime.fromisoformat(found["ci"]["expires_at"]) - datetime.fromisoformat(found["ci"]["created_at"])
+    assert made["name"] == "ci"
+    assert timedelta(days=29, hours=23) < lasts < timedelta(days=30, hours=1)
+    assert found["job"]["expires_at"] == "2098-12-31T22:00:00.000000Z"
+    assert "valid until 2098-12-31 22:00:00Z" in terminal("tokens", "list").stdout
+
+
+@pytest.mark.parametrize("ending", ["30", "0d", "d", "-1d", "1y", "soon", "2099-01-01", "999999d", ""])
+def test_an_ending_that_cannot_be_read_is_wrong_usage(alone: Terminal, ending: str) -> None:
+    alone("tokens", "create", "ci", "--role", "viewer", "--expires", ending, code=2)
+
+
+def test_sessions_and_unused_links_are_listed_and_ended(terminal: Terminal) -> None:
+    terminal("sign-in", "--name", "anna", "--role", "viewer")
+    (link,) = [each for each in terminal.json("sessions", "list")["sessions"] if each["name"] == "anna"]
+    assert (link["state"], link["role"], link["own"]) == ("unused", "viewer", False)
+    assert "link not used yet" in terminal("sessions", "list").stdout
+    assert "is ended" in terminal("sessions", "end", link["id"]).stdout
+    assert terminal.json("sessions", "list")["sessions"] == []
+    assert terminal.fails("sessions", "end", "nope")["type"] == "NotFound"
+    newest = terminal.json("audit", "list", "--limit", "1")["entries"][0]
+    assert newest["sentence"] == "ended the unused sign-in link of anna (viewer)"
+
+
+def test_the_kind_of_actor_is_shown_beside_what_was_done(remote: Terminal, beside: Terminal) -> None:
+    remote("flags", "kill")
+    beside("flags", "restore")
+    restored, killed = remote.json("audit", "list", "--limit", "2")["entries"]
+    assert (killed["actor_kind"], restored["actor_kind"]) == ("token", "person")
+    lines = remote("audit", "list", "--limit", "50").stdout.splitlines()
+    assert lines[0].endswith("[person]")
+    assert lines[1].endswith("[token]")
+    assert lines[-1].endswith("[system]")
+    assert f"actor: {killed['actor']} [token]" in remote("audit", "show", str(killed["revision"])).stdout

@@ -119,10 +119,21 @@ def test_ctrl_c_ends_a_simulated_upstream_with_130_and_no_traceback(bare: Termin
 def test_a_simulated_upstream_that_is_asked_to_end_ends_well(bare: Terminal) -> None:
     process = bare.process("simulate", "upstream", "--port", "0", "--json")
     assert process.stdout is not None
-    while "base_url" not in process.stdout.readline():
-        pass
+    lines = [process.stdout.readline()]
+    while lines[-1].strip() != "}":
+        lines.append(process.stdout.readline())
+    said = json.loads("".join(lines))
+    file = Path(said["secret_file"])
+    secret = file.read_text(encoding="ascii").strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    asked, known = f"{said['control_url']}/requests", {"Authorization": f"Bearer {secret}"}
+    assert httpx.get(asked, trust_env=False).status_code == 401
+    assert httpx.get(asked, headers=known, trust_env=False).json()["requests"] == []
     process.terminate()
-    finished(process, 0)
+    out, err = finished(process, 0)
+    assert secret not in "".join(lines) + out + err
+    assert str(file) in err
+    assert not file.exists()
 
 
 @PROCESSES

@@ -101,6 +101,10 @@ SENTENCES: dict[Action, tuple[Entry, str]] = {
         an_entry(Action.SESSION_CLOSE, "session:1", before={"name": "eva", "role": "admin"}),
         "signed out",
     ),
+    Action.SESSION_END: (
+        an_entry(Action.SESSION_END, "session:1", before={"name": "eva", "role": "admin", "opened": True}),
+        "ended the session of eva (admin)",
+    ),
 }
 
 
