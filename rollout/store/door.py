@@ -46,8 +46,9 @@ def new_salt() -> str:
 class Writing:
     """One open write transaction: read under the lock, change, record.
 
-    `now` is the transaction's one moment; it never lies before the last entry's, so the ledger's times are in
-    the order of its revisions even when a machine's clock went back.
+    `now` is the transaction's one moment, by the clock: what expires is measured with it. An entry's own time never
+    lies before that of the entry before it, so the ledger's times are in the order of its revisions even when a
+    machine's clock went back; one that was ahead once moves the entries that follow, and nothing else.
     """
 
     def __init__(self, connection: Connection, *, now: datetime, salts: Callable[[], str]) -> None:
@@ -61,7 +62,8 @@ class Writing:
             raise StoreFailed(HEAD_IS_GONE)
         self._revision: int = head.revision
         self._digest: str = head.digest
-        self.now = max(now, parse_instant(head.at)) if head.at else now
+        self.now = now
+        self._at = max(now, parse_instant(head.at)) if head.at else now
         row = connection.execute(select(tables.installation.c.id)).one_or_none()
         self.installation: str | None = row.id if row else None
         self._changed = self._recorded = False
@@ -90,7 +92,7 @@ class Writing:
         sealed = seal(
             installation=self.installation,
             revision=self._revision + 1,
-            at=self.now,
+            at=self._at,
             actor=actor,
             action=action,
             subject=subject,
