@@ -25,6 +25,7 @@ from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
 from rollout.client.status import ClientStatus, Event, Progress, Source, State
 from rollout.client.user import current_user
+from rollout.client.uwsgi import forks_later
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT
 from rollout.domain.local import LocalOverrides
@@ -156,8 +157,8 @@ class RolloutClient:
                 return
             self._waking, without = True, None
             try:
-                self._wake()
-                self._awake = True
+                without = self._wake()
+                self._awake = without is None
             except Exception as error:  # noqa: BLE001 - a system without threads still gets its answers
                 self._not_before = self._monotonic() + _START_AGAIN
                 without, self._follower = self._follower, None
@@ -168,6 +169,7 @@ class RolloutClient:
                 self._progress.happened(Event.FAILED, self._unstarted)
             else:
                 self._unstarted = None
+                self._not_before = self._monotonic() + _START_AGAIN
             finally:
                 self._waking = False
         if without is not None:
@@ -303,11 +305,12 @@ class RolloutClient:
         if self._closed:
             self._progress.happened(Event.CLOSE)
 
-    def _wake(self) -> None:
+    def _wake(self) -> Follower | None:
+        """Start what follows; return it where no thread may be started yet."""
         self._say_problems()
         url, disk = self._settings.url, self._disk
         if url is None or disk is None:
-            return
+            return None
         if self._holder.snapshot is None and (found := disk.load()) is not None:
             self._holder.replace(found[0], confirmed_at=found[1])
             self._source = Source.DISK
@@ -326,10 +329,13 @@ class RolloutClient:
             monotonic=self._monotonic,
         )
         self._progress.happened(Event.START)
+        if forks_later():
+            return follower
         self._follower = follower
         follower.start()
         self._finalizer = weakref.finalize(self, follower.stop)
         self._finalizer.atexit = False
+        return None
 
     def _stop_following(self) -> None:
         if self._follower is not None:

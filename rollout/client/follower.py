@@ -10,6 +10,7 @@ as soon as the server speaks.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import random
@@ -27,6 +28,7 @@ from rollout.client.disk import DiskCopy
 from rollout.client.forks import held, import_whole
 from rollout.client.holder import Holder
 from rollout.client.status import Event, Progress
+from rollout.client.uwsgi import without_threads
 from rollout.domain.errors import InvalidRequest
 from rollout.network import Network, explain
 from rollout.wire.snapshot import decode
@@ -53,10 +55,11 @@ _HERE: Final = 1.0  # seconds for a question that a caller has to ask in its own
 _LOST: Final = 10.0  # seconds late, after which a kill can no longer be expected to arrive
 _LOST_ASKING: Final = 60.0  # the same for a thread that has asked: looking up a name alone may take half a minute
 _NO_THREADS: Final = 3  # so many times in a row did the thread only run while a caller waited for it
-_ONLY_PUSHED: Final = (
-    "the thread that follows the control plane runs only while a request waits for it, so a kill arrives with the "
+ONLY_PUSHED: Final = (
+    "the thread that follows the control plane runs only while somebody is evaluated, so a kill arrives with the "
     "requests alone; start this process with threads (uWSGI: --enable-threads)"
 )
+"""What is wrong with a host that runs no threads."""
 
 
 def in_a_loop() -> bool:
@@ -203,6 +206,8 @@ class Follower:
             self._http = self._open()
         with held():
             self.thread.start()
+        if without_threads():
+            self._say(ONLY_PUSHED)
 
     def stop(self) -> None:
         """Tell the thread to end; it does so after the question it may be in."""
@@ -243,15 +248,18 @@ class Follower:
         self._heard.clear()
         self._pushed += 1
         self._heard.wait(_PATIENCE_OF_A_LOOP if in_a_loop() else _PATIENCE)
-        if self._pushed == _NO_THREADS:
-            self._pushed += 1
-            _log.warning("%s", _ONLY_PUSHED)
-            self.problem = _ONLY_PUSHED
+        if self._pushed >= _NO_THREADS:
+            self._say(ONLY_PUSHED)
 
     def ask_here(self) -> None:
         """Ask once in the caller's thread, `_HERE` seconds or little more: the system gives us no thread."""
         self._wait = _HERE
         self._turn()
+
+    def _say(self, problem: str) -> None:
+        if problem != self.problem:
+            _log.warning("%s", problem)
+        self.problem = problem
 
     def _run(self) -> None:
         while not self._is_over():
@@ -296,6 +304,7 @@ class Follower:
 
     def _open(self) -> httpx.Client:
         with held():
+            codecs.lookup("idna")  # sockets load it for a host's name when they first connect
             return self._opened(import_whole("httpx"))
 
     def _opened(self, httpx: ModuleType) -> httpx.Client:

@@ -419,3 +419,64 @@ client.evaluate("enableLiteLLM", "ada"), client.wait_until_ready(0)
 print(threading.active_count())
 """
     assert run(code).strip() == "1"
+
+
+def test_a_follower_that_does_not_run_is_a_problem_and_sends_everybody_direct_until_it_runs(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    now, asked, answered = [1000.0], threading.Event(), threading.Event()
+
+    def stuck(request: httpx.Request) -> httpx.Response:
+        if asked.is_set():
+            answered.wait(60)
+        asked.set()
+        return httpx.Response(200, content=encode(plane.at(share=100_000, revision=1)))
+
+    with RolloutClient(
+        "http://x",
+        environ={},
+        data_dir=tmp_path,
+        transport=httpx.MockTransport(stuck),
+        poll_interval=0.01,
+        clock=lambda: now[0],
+        monotonic=lambda: now[0],
+    ) as client:
+        assert client.wait_until_ready(10)
+        assert client.is_on(MAIN_FLAG, "ada")
+        now[0] += 100.0
+        assert client.evaluate(MAIN_FLAG, "ada").cause == "kill_switch"
+        (problem,) = client.status().problems
+        assert "--enable-threads" in problem
+        answered.set()
+
+        def again() -> bool:
+            now[0] += 0.3
+            return client.is_on(MAIN_FLAG, "ada")
+
+        eventually(again)
+        assert client.status().problems == ()
+
+
+def test_a_fork_that_runs_no_hooks_is_noticed(plane: ControlPlane, make: Any) -> None:
+    now = [0.0]
+    client = make(clock=lambda: now[0])
+    assert client.wait_until_ready(10)
+    parents = client.follower_thread
+    client._pid -= 1  # as a child sees it whose parent forked in C
+    now[0] += 1.0
+    client.is_on(MAIN_FLAG, "ada")
+    assert client.follower_thread is not parents
+    assert client.wait_until_ready(10)
+
+
+def test_a_follower_that_died_is_followed_by_another(plane: ControlPlane, make: Any) -> None:
+    now = [0.0]
+    client = make(clock=lambda: now[0], monotonic=lambda: now[0])
+    assert client.wait_until_ready(10)
+    dead = client.follower_thread
+    client._follower._pid -= 1  # it ends by itself, as one does that finds itself in a forked child
+    dead.join(10)
+    plane.snapshot = plane.at(share=100_000, revision=2, killed=True)
+    now[0] += 10.0
+    client.is_on(MAIN_FLAG, "ada")
+    eventually(lambda: client.evaluate(MAIN_FLAG, "ada").cause == "kill_switch")
