@@ -48,7 +48,7 @@ FLOORS: Final = {
     # 1
     "resilience": may("domain"),
     "wire": may("domain"),
-    "store": may("domain resources", "sqlalchemy alembic"),  # resources: where the migrations lie
+    "store": may("domain resources", "sqlalchemy alembic psycopg"),  # resources: where the migrations lie
     # 2
     "control": may("domain stats store"),
     "client": may("domain wire resilience settings network files", "httpx openfeature"),

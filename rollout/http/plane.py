@@ -39,6 +39,9 @@ from rollout.wire.snapshot import encode
 
 log = logging.getLogger(__name__)
 
+_SILENT_SECONDS = 12.0
+"""The watch looks several times a second; nothing that is well takes this long."""
+
 _RESETS = 20
 """So many resets are made good by a process that missed them; more would change nothing."""
 
@@ -110,6 +113,7 @@ class Plane:
         self._resets_made: set[int] = set()
         self.started_at = time.time()
         self._unreachable: str | None = None
+        self._watching = self._said_silent = False
         self.published = Published()
         self._refreshing = threading.Lock()
         self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=lambda: holder.confirm(time.time()))
@@ -128,15 +132,17 @@ class Plane:
     @property
     def database_problem(self) -> str | None:
         """Why the database cannot be used now, None where it can."""
-        return (self._file.problem if self._file is not None else None) or self._unreachable
+        return (self._file.problem if self._file is not None else None) or self._unreachable or self._silent()
 
     def start(self) -> None:
         """Read the database once and follow it from then on."""
         self.refresh()
         self._watch.start()
+        self._watching = True
 
     def stop(self) -> None:
         """Stop following the database."""
+        self._watching = False
         self._watch.stop()
 
     def refresh(self) -> None:
@@ -267,6 +273,18 @@ class Plane:
     def now(self) -> datetime:
         """Return the time, by the same clock the ledger is written with."""
         return self._door.clock().astimezone(UTC)
+
+    def _silent(self) -> str | None:
+        """Say that the watch hangs in its look: neither an answer nor an error comes from the database."""
+        seconds = self._watch.silent_for if self._watching else 0.0
+        if seconds < _SILENT_SECONDS:
+            self._said_silent = False
+            return None
+        problem = f"the database has not answered for {seconds:.0f} s; showing the last known state"
+        if not self._said_silent:
+            self._said_silent = True
+            log.warning("%s", problem)
+        return problem
 
     def _problem(self, message: str | None) -> None:
         if message is None and self._unreachable is not None:

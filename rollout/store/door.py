@@ -29,7 +29,8 @@ CHANNEL = "rollout_ledger"
 
 
 _PATIENCE = text(
-    "SELECT set_config('lock_timeout', '15s', true), set_config('idle_in_transaction_session_timeout', '15s', true)"
+    "SELECT set_config('lock_timeout', '15s', true), set_config('statement_timeout', '15s', true), "
+    "set_config('idle_in_transaction_session_timeout', '15s', true)"
 )
 
 
