@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 
 from rollout.cli.frame import Command, note, reason_option, settings_of, show
-from rollout.cli.promotion import compare, exported, parse_export
+from rollout.cli.promotion import apply_all, compare, exported, parse_export
 from rollout.cli.reach import backend_of
 from rollout.cli.words import on_one_line
 from rollout.domain.errors import InvalidRequest
@@ -61,9 +61,14 @@ def import_flags(
         note(sentence)
     done = 0
     try:
-        for change in found.changes if not dry_run else ():
-            change.apply(backend, reason=reason, skip_preflight=skip_preflight)
-            done += 1
+        if found.changes and not dry_run:
+            raises = not skip_preflight and any(change.raises for change in found.changes)
+            with backend.together(raises=raises) as together:
+                for made in apply_all(found.changes, together, reason=reason, skip_preflight=skip_preflight):
+                    done = made
+    except BaseException:
+        done = 0 if backend.all_or_nothing else done
+        raise
     finally:
         document = {
             "dry_run": dry_run,

@@ -32,10 +32,11 @@ from rollout.settings import Settings
 from rollout.store.access import tokens_by_hash
 from rollout.store.door import Door
 from rollout.store.engine import Connection
-from rollout.store.flags import read_cascade, read_snapshot
+from rollout.store.flags import read_cascade
 from rollout.store.ledger import AuditFilter, list_entries
+from rollout.store.snapshots import SnapshotReader
 from rollout.store.watch import LedgerWatch
-from rollout.wire.snapshot import encode
+from rollout.wire.snapshot import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ class Plane:
         self._watching = self._said_silent = False
         self.published = Published()
         self._refreshing = threading.Lock()
-        self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=lambda: holder.confirm(time.time()))
+        self._reader, self._encoder = SnapshotReader(), Encoder()
+        self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=self._looked)
 
     @property
     def door(self) -> Door:
@@ -151,14 +153,14 @@ class Plane:
         # went back is not refused here: a database restored from a backup has gone back
         with self._refreshing:
             with self.door.reading() as connection:
-                snapshot = read_snapshot(connection)
+                snapshot = self._reader.read(connection, self.now())
                 # before anything else is read that could fail: a kill must not wait for it
                 self.holder.replace(snapshot, confirmed_at=time.time())
                 cascade = read_cascade(connection)
                 self._tell_gate(connection, cascade)
                 tokens = tokens_by_hash(connection)
             self.published = Published(
-                snapshot=encode(snapshot),
+                snapshot=self._encoder.encode(snapshot),
                 etag=snapshot.etag,
                 revision=snapshot.revision,
                 installation=snapshot.installation,
@@ -273,6 +275,11 @@ class Plane:
     def now(self) -> datetime:
         """Return the time, by the same clock the ledger is written with."""
         return self._door.clock().astimezone(UTC)
+
+    def _looked(self) -> None:
+        self.holder.confirm(time.time())
+        if self._reader.is_due(self.now()):  # an override has ended: its user's id leaves the snapshot
+            self.refresh()
 
     def _silent(self) -> str | None:
         """Say that the watch hangs in its look: neither an answer nor an error comes from the database."""

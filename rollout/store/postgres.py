@@ -44,7 +44,7 @@ class PatientConnection(Connection[Any]):
 
     patience: float = READ_SECONDS
 
-    def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:  # type: ignore[override]  # versions differ in what follows
+    def wait(self, gen: Generator[Any, Any, _T], *args: Any, **kwargs: Any) -> _T:
         """Wait for the database.
 
         Raises:

@@ -17,7 +17,7 @@ from tests.postgres import Server
 
 
 class Proxy:
-    """Forwards bytes to a port until it is frozen; then every connection stays open and nothing moves on any of them."""
+    """Forwards bytes to a port until it is frozen; then every connection stays open and nothing moves."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -109,5 +109,3 @@ def _wait_for(url: URL, log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-
-

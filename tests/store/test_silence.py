@@ -7,6 +7,7 @@ import queue
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from rollout.domain.errors import InvalidValue, StoreUnreachable
 from rollout.domain.flag import MAIN_FLAG, Variant
 from rollout.store.door import Door
 from rollout.store.engine import open_engine
-from rollout.store.flags import read_flag, read_snapshot
+from rollout.store.flags import read_flag
 from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
 from rollout.store.migrate import upgrade
+from rollout.store.snapshots import read_snapshot
 from rollout.store.watch import LedgerWatch
 from tests.databases import INSTALLATION, Database
 from tests.postgres import TEMPLATE, Server
@@ -129,14 +131,16 @@ def test_a_sign_that_an_old_encoding_lacks_is_refused_in_one_sentence(postgres: 
             administrator.execute("DROP DATABASE latin WITH (FORCE)")
 
 
-@pytest.mark.parametrize("text", ["a\0b", "\ud800", "b\udfffc"])
-def test_what_no_database_can_look_for_is_no_fault_of_the_database(door: Door, database: Database, text: str) -> None:
-    for wanted in (AuditFilter(actor=text), AuditFilter(subject=text), AuditFilter(user=text), AuditFilter(action=text)):
-        try:
-            with door.reading() as connection:
-                assert list_entries(connection, wanted) == []
-        except InvalidValue as refused:
-            assert "cannot take" in refused.message
+@pytest.mark.parametrize("field", ["actor", "subject", "user", "action"])
+def test_what_no_database_can_look_for_is_no_fault_of_the_database(door: Door, field: str) -> None:
+    with pytest.raises(InvalidValue, match="cannot take"), door.reading() as connection:
+        list_entries(connection, AuditFilter(**{field: "half a pair \ud800"}))  # type: ignore[arg-type]  # a text
+
+
+def test_a_nul_is_found_nowhere_and_is_no_fault_of_the_database(door: Door, database: Database) -> None:
+    refused = nullcontext() if database.is_sqlite else pytest.raises(InvalidValue, match="cannot take")
+    with refused, door.reading() as connection:
+        assert list_entries(connection, AuditFilter(actor="a\0b")) == []
 
 
 def test_a_number_that_no_column_holds_is_refused(door: Door) -> None:
