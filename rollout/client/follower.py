@@ -307,14 +307,14 @@ class Follower:
             codecs.lookup("idna")  # sockets load it for a host's name when they first connect
             return self._opened(import_whole("httpx"))
 
-    def _opened(self, httpx: ModuleType) -> httpx.Client:
+    def _opened(self, library: ModuleType) -> httpx.Client:
         headers = {"Accept": "application/json", "User-Agent": "rollout-client"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         options = self._network.httpx_options(self._url)
         if self._transport is not None:
             options = {"transport": self._transport}
-        made: httpx.Client = httpx.Client(headers=headers, timeout=_TIMEOUT, **options)
+        made: httpx.Client = library.Client(headers=headers, timeout=_TIMEOUT, **options)
         return made
 
     def _step(self, http: httpx.Client) -> float:

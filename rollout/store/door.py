@@ -91,7 +91,7 @@ class Writing:
         self, actor: str, action: Action, subject: str, *, before: Any, after: Any, reason: str | None = None
     ) -> Entry:
         """Write the entry for what was changed; it has the revision `next_revision` named."""
-        return self.record_many(actor, action, subject, [(before, after)], reason=reason)[0]
+        return unseal(self.record_many(actor, action, subject, [(before, after)], reason=reason)[0])
 
     def record_many(
         self,
@@ -101,8 +101,8 @@ class Writing:
         changes: Sequence[tuple[Any, Any]],
         *,
         reason: str | None = None,
-    ) -> list[Entry]:
-        """Write one entry for each change, (before, after), in their order."""
+    ) -> list[SealedEntry]:
+        """Write one entry for each change, (before, after), in their order, all of one moment."""
         sealed = [self._sealed(actor, action, subject, before, after, reason) for before, after in changes]
         if not sealed:
             return []
@@ -127,7 +127,7 @@ class Writing:
             revision = {"revision": str(self._revision)}
             self.connection.execute(text(f"SELECT pg_notify('{CHANNEL}', :revision)"), revision)
         self._recorded = True
-        return [unseal(each) for each in sealed]
+        return sealed
 
     def _sealed(
         self, actor: str, action: Action, subject: str, before: Any, after: Any, reason: str | None
