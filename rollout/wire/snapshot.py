@@ -36,11 +36,11 @@ _SHOWN: Final = 80
 
 def encode(snapshot: Snapshot) -> bytes:
     """Write a snapshot as compact ASCII JSON, without the reasons of overrides."""
-    return _compact(_document(snapshot)).encode("ascii")
+    return _compact(_document(snapshot))
 
 
-def _compact(document: object) -> str:
-    return json.dumps(document, separators=(",", ":"))
+def _compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
 def _document(snapshot: Snapshot) -> dict[str, Any]:
@@ -58,24 +58,26 @@ class Encoder:
     """Writes snapshots one after another; of a flag whose overrides are the same, their text is kept."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Mapping[str, Override], str]] = {}
+        self._kept: dict[str, tuple[Mapping[str, Override], bytes]] = {}
 
     def encode(self, snapshot: Snapshot) -> bytes:
         """Write a snapshot as `encode` does."""
-        kept: dict[str, tuple[Mapping[str, Override], str]] = {}
-        flags = []
+        kept: dict[str, tuple[Mapping[str, Override], bytes]] = {}
+        parts = [_compact(_document(replace(snapshot, flags={}))).removesuffix(b"{}}")]
         for key, flag in snapshot.flags.items():
-            text = _compact(_flag_for_clients(flag if isinstance(flag, BrokenFlag) else replace(flag, overrides={})))
-            if isinstance(flag, Flag) and flag.overrides:
-                before = self._kept.get(key)
-                known = before is not None and before[0] is flag.overrides
-                overrides = before[1] if before is not None and known else _compact(_overrides_for_clients(flag))
-                kept[key] = flag.overrides, overrides
-                text = text.replace('"overrides":{}', f'"overrides":{overrides}', 1)
-            flags.append(f"{_compact(key)}:{text}")
+            parts += [b"," if len(parts) > 1 else b"{", _compact(key), b":"]
+            if isinstance(flag, BrokenFlag) or not flag.overrides:
+                parts.append(_compact(_flag_for_clients(flag)))
+                continue
+            before = self._kept.get(key)
+            known = before is not None and before[0] is flag.overrides
+            overrides = before[1] if before is not None and known else _compact(_overrides_for_clients(flag))
+            kept[key] = flag.overrides, overrides
+            # what people write into the other members has its quotes escaped, so it cannot look like this one
+            head, member, tail = _compact(_flag_for_clients(replace(flag, overrides={}))).partition(b'"overrides":{}')
+            parts += [head, member.removesuffix(b"{}"), overrides, tail]
         self._kept = kept
-        bare = _compact(_document(replace(snapshot, flags={})))
-        return f"{bare.removesuffix('{}}')}{{{','.join(flags)}}}}}".encode("ascii")
+        return b"".join([*parts, b"}}" if len(parts) > 1 else b"{}}"])
 
 
 def flag_document(flag: Flag) -> dict[str, Any]:

@@ -425,12 +425,14 @@ print(threading.active_count())
 def test_a_follower_that_does_not_run_is_a_problem_and_sends_everybody_direct_until_it_runs(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
-    now, asked, answered = [1000.0], threading.Event(), threading.Event()
+    now, hanging, answered = [1000.0], threading.Event(), threading.Event()
+    asked: list[httpx.Request] = []
 
     def stuck(request: httpx.Request) -> httpx.Response:
-        if asked.is_set():
+        asked.append(request)
+        if len(asked) > 1:
+            hanging.set()
             answered.wait(60)
-        asked.set()
         return httpx.Response(200, content=encode(plane.at(share=100_000, revision=1)))
 
     with RolloutClient(
@@ -444,6 +446,7 @@ def test_a_follower_that_does_not_run_is_a_problem_and_sends_everybody_direct_un
     ) as client:
         assert client.wait_until_ready(10)
         assert client.is_on(MAIN_FLAG, "ada")
+        assert hanging.wait(60)
         now[0] += 100.0
         assert client.evaluate(MAIN_FLAG, "ada").cause == "kill_switch"
         (problem,) = client.status().problems

@@ -18,8 +18,10 @@ from rollout.control.access import (
     session_of,
     sign_out,
 )
+from rollout.control.flags import set_override
 from rollout.domain.access import hash_secret
 from rollout.domain.errors import InvalidValue, NotFound, NotSignedIn
+from rollout.domain.flag import MAIN_FLAG, Variant
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.store.access import list_tokens, tokens_by_hash
@@ -151,3 +153,25 @@ def test_names_and_reasons_that_cannot_be_shown_change_nothing(text: Any, door: 
     with pytest.raises(InvalidValue):
         invite(door, text, Role.EVALUATE, actor="eva")
     assert database.dump() == before
+
+
+def test_a_clock_that_was_ahead_once_is_not_latched(door: Door, clock: Clock) -> None:
+    right = clock.now
+    clock.move(timedelta(days=400))
+    invite(door, "eva", Role.ADMIN, actor="cli:eva")
+    clock.now = right
+    code = invite(door, "jan", Role.ADMIN, actor="cli:jan")
+    opened = redeem(door, code)
+    assert opened.session.code_expires_at == right + CODE_LIFETIME
+    assert opened.expires_at == right + SESSION_LIFETIME
+    soon = right + timedelta(days=30)
+    set_override(door, MAIN_FLAG, "ada", Variant.ON, actor="jan", expires_at=soon)
+    with pytest.raises(InvalidValue, match="past"):
+        set_override(door, MAIN_FLAG, "bob", Variant.ON, actor="jan", expires_at=right - timedelta(days=1))
+    with door.reading() as connection:
+        moments = [entry.at for entry in list_entries(connection, AuditFilter(), limit=50)]
+        assert moments == sorted(moments, reverse=True)  # the ledger's own order stays that of its revisions
+        assert verify_ledger(connection).ok
+    clock.move(CODE_LIFETIME)
+    with pytest.raises(NotSignedIn):
+        redeem(door, code)
