@@ -171,7 +171,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
         network=read_network(environ),
     )
-    checks = [(name, why_quoted) for name in _SECRETS_AND_NAMES] + [(DATA_DIR, why_no_path), (KILL_FILE, why_no_path)]
+    checks = [(name, why_quoted) for name in _SECRETS_AND_NAMES] + [(DATA_DIR, why_no_path)]
     doubts = ((name, check(given(environ, name) or "")) for name, check in checks)
     problems += [Problem(name, why) for name, why in doubts if why is not None]
     data_dir = Path(given(environ, DATA_DIR) or "data")

@@ -71,8 +71,11 @@ def test_an_unreadable_enabled_means_a_share_of_0_even_beside_a_good_percentage(
 
 @pytest.mark.parametrize(
     "text",
-    ['"/run/kill"', "'/run/kill'", '/run/kill"', "~/kill", "~ada/kill", "$HOME/kill", "${HOME}/kill", "%TEMP%/kill"]
-    + ["file:///run/kill", "file:/run/kill", "https://host/kill", "/run/\x1bkill", "\u201c/run/kill\u201d"],
+    [
+        *('"/run/kill"', "'/run/kill'", '/run/kill"', "\u201c/run/kill\u201d", "/run/\x1bkill"),
+        *("~/kill", "~ada/kill", "$HOME/kill", "${HOME}/kill", "%TEMP%/kill"),
+        *("file:///run/kill", "file:/run/kill", "https://host/kill"),
+    ],
 )
 @pytest.mark.parametrize("variable", ["ROLLOUT_KILL_FILE", "ROLLOUT_DATA_DIR"])
 def test_a_place_where_nobody_would_look_for_a_kill_file_kills_and_is_said(variable: str, text: str) -> None:
@@ -81,7 +84,8 @@ def test_a_place_where_nobody_would_look_for_a_kill_file_kills_and_is_said(varia
     (problem,) = read.problems
     assert variable in problem
     assert "all goes direct" in problem
-    assert [each.variable for each in parse_settings({variable: text}).problems] == [variable]
+    if variable == "ROLLOUT_DATA_DIR":  # for a server it is more than the place of a kill file
+        assert [each.variable for each in parse_settings({variable: text}).problems] == [variable]
 
 
 @pytest.mark.parametrize("text", ["/run/kill", "kill", "../a b/kill.now", "/srv/50%/kill", "/run/o'brien/kill"])

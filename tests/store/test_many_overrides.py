@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,10 +98,14 @@ def test_of_many_one_that_cannot_be_stored_leaves_all_out(door: Door) -> None:
 
 
 def test_changes_through_a_door_that_stands_open_are_made_together_or_not_at_all(door: Door) -> None:
-    with pytest.raises(NotFound), door.together() as together:
-        set_override(together, MAIN_FLAG, "ada", Variant.ON, actor="eva")
-        change_flag(together, MAIN_FLAG, FlagChange(share=5), actor="eva")
-        kill(together, "other", actor="eva")
+    def halfway() -> None:
+        with door.together() as together:
+            set_override(together, MAIN_FLAG, "ada", Variant.ON, actor="eva")
+            change_flag(together, MAIN_FLAG, FlagChange(share=5), actor="eva")
+            kill(together, "other", actor="eva")
+
+    with pytest.raises(NotFound):
+        halfway()
     with door.reading() as connection:
         assert (read_head(connection).revision, read_flag(connection, MAIN_FLAG).share) == (2, 0)
     with door.together() as together:
@@ -120,11 +125,12 @@ def test_no_change_reads_what_it_does_not_change(door: Door, database: Database)
         set_overrides(door, MAIN_FLAG, forced(many), actor="eva")
         reads(door, reader)
         spent[many] = []
-        for change in (
+        changes: list[Callable[[], Flag]] = [
             lambda: kill(door, MAIN_FLAG, actor="eva"),
             lambda: restore(door, MAIN_FLAG, actor="eva"),
-            lambda share=many + 1: change_flag(door, MAIN_FLAG, FlagChange(share=share), actor="eva"),
-        ):
+            partial(change_flag, door, MAIN_FLAG, FlagChange(share=many + 1), actor="eva"),
+        ]
+        for change in changes:
             with counted(database.engine) as counts:
                 assert change().overrides == {}
                 reads(door, reader)
@@ -154,7 +160,7 @@ def test_an_answer_carries_few_overrides_and_never_very_many(door: Door) -> None
 def test_a_reader_that_goes_on_reads_what_a_new_one_reads(door: Door, database: Database) -> None:
     reader, encoder = SnapshotReader(), Encoder()
     ends = START + timedelta(hours=1)
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: None,
         lambda: set_overrides(door, MAIN_FLAG, forced(30), actor="eva"),
         lambda: kill(door, MAIN_FLAG, actor="eva"),
