@@ -293,8 +293,9 @@ class Follower:
             broken, self._http, self._etag = self._http, None, None
             self._failures += 1
             with suppress(Exception):
-                why = f"the control plane at {self._place} cannot be followed ({type(error).__name__})"
-                self._progress.happened(Event.FAILED, f"{why}; it is tried again, the last snapshot decides meanwhile")
+                why = f"cannot be followed ({type(error).__name__}); it is tried again"
+                said = f"the control plane at {self._place} {why}, the last snapshot decides meanwhile"
+                self._progress.happened(Event.FAILED, said)
             with suppress(Exception):
                 if broken is not None:
                     broken.close()

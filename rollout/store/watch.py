@@ -58,6 +58,7 @@ class LedgerWatch:
 
     def start(self) -> None:
         """Start watching; `on_change` is called once at the start."""
+        self._looked = time.monotonic()
         self._thread.start()
 
     def nudge(self) -> None:
