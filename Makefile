@@ -43,6 +43,7 @@ locks: ## make the hash locks anew from pyproject.toml (needs uv and npm)
 	$(UV_COMPILE) --group build pyproject.toml locks/openai2.in -o locks/openai2.txt
 	$(UV_COMPILE) --group build pyproject.toml locks/applications.in -o locks/applications.txt
 	cd tests/applications/ai_sdk && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+	$(UV_COMPILE) --group build pyproject.toml locks/prefork.in -o locks/prefork.txt
 
 clean: ## remove environments and caches; ./data stays
 	rm -rf .venv .bench-venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist .coverage .coverage.*

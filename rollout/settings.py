@@ -20,6 +20,20 @@ from rollout.network import DIRECT, Network, read_network
 DEFAULT_OPENROUTER: Final = "https://openrouter.ai/api/v1"
 DEFAULT_LITELLM_PORT: Final = 4000
 
+DATA_DIR: Final = "ROLLOUT_DATA_DIR"
+KILL_FILE: Final = "ROLLOUT_KILL_FILE"
+
+_SECRETS_AND_NAMES: Final = (
+    "OPENROUTER_API_KEY",
+    "LITELLM_MASTER_KEY",
+    "ROLLOUT_TOKEN",
+    "ROLLOUT_SALT",
+    "ROLLOUT_DATABASE_URL",
+    "ROLLOUT_HOST",
+    "ROLLOUT_ALLOWED_HOSTS",
+)
+"""What is taken as it is written; of most of them nothing may be shown."""
+
 _T = TypeVar("_T")
 _YES: Final = frozenset({"1", "true", "yes", "on"})
 _HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
@@ -100,6 +114,34 @@ def given(environ: Mapping[str, str], name: str) -> str | None:
     return environ.get(name, "").strip() or None
 
 
+_QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
+
+
+def why_quoted(text: str) -> str | None:
+    """Say what is wrong with a value that an env file left in its quotation marks; None where nothing is."""
+    if text and (text[0] in _QUOTES or text[-1] in _QUOTES):
+        return "begins or ends with a quotation mark, which some env files keep; write it without"
+    return None
+
+
+def why_no_path(text: str) -> str | None:
+    """Say why a path cannot be meant as it stands; None where it can.
+
+    Nobody expands `~` and `$HOME` in an env file, so they would name a place that is never looked at.
+    """
+    if (quoted := why_quoted(text)) is not None:
+        return quoted
+    if text.startswith("~"):
+        return "begins with ~, which only a shell expands; write the whole path"
+    if "$" in text or (text.startswith("%") and text.count("%") > 1):
+        return "holds a variable, which only a shell expands; write the whole path"
+    if "://" in text or text.lower().startswith("file:"):
+        return "is a URL; write a path"
+    if not text.isprintable():
+        return "holds a character that cannot be printed; write it again"
+    return None
+
+
 def parse_settings(environ: Mapping[str, str]) -> Settings:
     """Read the settings; never raises, what cannot be read stands in `problems` and keeps its default."""
     problems: list[Problem] = []
@@ -133,7 +175,10 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         free_requests_per_day=read("ROLLOUT_FREE_REQUESTS_PER_DAY", _count, None, "a whole number, 0 for none"),
         network=read_network(environ),
     )
-    data_dir = Path(given(environ, "ROLLOUT_DATA_DIR") or "data")
+    checks = [(name, why_quoted) for name in _SECRETS_AND_NAMES] + [(DATA_DIR, why_no_path)]
+    doubts = ((name, check(given(environ, name) or "")) for name, check in checks)
+    problems += [Problem(name, why) for name, why in doubts if why is not None]
+    data_dir = Path(given(environ, DATA_DIR) or "data")
     return Settings(
         upstreams=upstreams,
         openrouter_given=given(environ, "OPENROUTER_BASE_URL") is not None,
@@ -149,7 +194,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         port_given="://" not in (given(environ, "ROLLOUT_PORT") or "://"),
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
         cors_origins=read("ROLLOUT_CORS_ORIGINS", _origins, (), "origins such as https://app.example, and commas"),
-        kill_file=Path(given(environ, "ROLLOUT_KILL_FILE") or data_dir / "kill"),
+        kill_file=Path(given(environ, KILL_FILE) or data_dir / "kill"),
         trusted_proxies=read(
             "ROLLOUT_TRUSTED_PROXIES", _networks, (), "comma-separated addresses or networks such as 10.0.0.0/8"
         ),

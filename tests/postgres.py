@@ -53,7 +53,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._binaries = folder
-        self._as: dict[str, Any] = {}
+        self.owner: dict[str, Any] = {}
         self.home = Path(tempfile.mkdtemp(prefix="rollout-postgres-", dir=_memory()))
         self.home.chmod(0o755)
         self.data = self.home / "data"
@@ -64,7 +64,7 @@ class Server:
         secret.chmod(0o600)
         if os.geteuid() == 0:
             owner = _unprivileged()
-            self._as = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+            self.owner = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
             for path in (self.home, self.data, secret):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
         self.port = 0
@@ -101,7 +101,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 cwd=self.home,
-                **self._as,
+                **self.owner,
             )
         until = time.monotonic() + 30
         while time.monotonic() < until and self._process.poll() is None:
@@ -161,7 +161,7 @@ class Server:
             timeout=60,
             check=False,
             stdin=subprocess.DEVNULL,
-            **self._as,
+            **self.owner,
         )
         if done.returncode:
             raise RuntimeError(f"{program}: {done.stdout}{done.stderr}")

@@ -34,7 +34,7 @@ def may(parts: str = "", packages: str = "") -> Part:
 
 
 BELOW_HTTP: Final = (
-    "domain stats network settings resources resilience wire store control client dispatch transports gateway"
+    "domain stats network settings resources files resilience wire store control client dispatch transports gateway"
     " middleware telemetry simulator"
 )
 FLOORS: Final = {
@@ -44,20 +44,21 @@ FLOORS: Final = {
     "network": may(packages="httpx certifi"),  # loaded when something connects
     "settings": may("network"),
     "resources": may(),
+    "files": may(),
     # 1
     "resilience": may("domain"),
     "wire": may("domain"),
-    "store": may("domain resources", "sqlalchemy alembic"),  # resources: where the migrations lie
+    "store": may("domain resources", "sqlalchemy alembic psycopg"),  # resources: where the migrations lie
     # 2
     "control": may("domain stats store"),
-    "client": may("domain wire resilience settings network", "httpx openfeature"),
+    "client": may("domain wire resilience settings network files", "httpx openfeature"),
     # 3
     "dispatch": may(
         "domain wire resilience client settings network", "httpx httpcore aiohttp yarl"
     ),  # settings: Upstreams
     "transports": may("dispatch client", "httpx httpx2"),
     "middleware": may("domain client"),
-    "gateway": may("domain wire settings network resources", "httpx yaml"),  # resources: where its lock lies
+    "gateway": may("domain wire settings network resources files", "httpx yaml"),  # resources: where its lock lies
     # beside them
     "telemetry": may("domain stats wire"),
     "simulator": may("wire", "starlette uvicorn"),

@@ -6,6 +6,7 @@ Both answer the API's documents, so each command is written once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -43,6 +44,9 @@ class Backend(Protocol):
     `StaleChange.current` is the API's document of the thing.
     """
 
+    all_or_nothing: bool
+    """Whether `together` makes all of its changes or none."""
+
     @property
     def address(self) -> str:
         """Where the admin pages are, without a trailing slash."""
@@ -71,6 +75,12 @@ class Backend(Protocol):
 
     def remove_override(self, key: str, user: str, *, reason: str | None) -> Document:
         """Stop forcing a user; answers the flag."""
+
+    def set_overrides(self, key: str, overrides: Mapping[str, Document | None], *, reason: str | None) -> None:
+        """Force many users, or (None) stop forcing them; an override is `{variant, reason, expires_at}`."""
+
+    def together(self, *, raises: bool) -> AbstractContextManager[Backend]:
+        """Make many changes one transaction as far as this backend can; `raises` where a share rises among them."""
 
     def cascade(self) -> Document:
         """Return `{models, revision, live, out}`."""

@@ -24,6 +24,8 @@ from rollout.settings import Settings
 
 TIMEOUT_SECONDS: Final = 30.0  # a verification walks the whole ledger
 
+_AT_ONCE: Final = 500  # overrides in one request: with the longest ids and reasons still below the server's limit
+
 _KINDS: Final[Mapping[int, type[errors.RolloutError]]] = {
     400: errors.InvalidRequest,
     401: errors.NotSignedIn,
@@ -71,6 +73,8 @@ def without_credentials(url: str) -> str:
 class ApiBackend:
     """Commands as requests; see `Backend`."""
 
+    all_or_nothing = False
+
     def __init__(self, http: httpx.Client, address: str, proxy: Proxy | None = None) -> None:
         self._http = http
         self._proxy = proxy
@@ -112,6 +116,18 @@ class ApiBackend:
     def remove_override(self, key: str, user: str, *, reason: str | None) -> Document:
         """Stop forcing a user."""
         return self._ask("DELETE", _override(key, user), "revision", query={"reason": reason})
+
+    def set_overrides(self, key: str, overrides: Mapping[str, Document | None], *, reason: str | None) -> None:
+        """Force many users, or stop forcing them: as many in one request and one transaction as a body may hold."""
+        users = list(overrides)
+        for start in range(0, len(users), _AT_ONCE):
+            some = {user: overrides[user] for user in users[start : start + _AT_ONCE]}
+            self._ask("POST", f"{_flag(key)}/overrides", "revision", body={"overrides": some, "reason": reason})
+
+    @contextmanager
+    def together(self, *, raises: bool) -> Iterator[ApiBackend]:  # noqa: ARG002 - the server asks its own preflight
+        """Make changes one after another: the API has no transaction over several requests."""
+        yield self
 
     def cascade(self) -> Document:
         """Return the ordered model ids."""

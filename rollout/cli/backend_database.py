@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import pwd
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from rollout.cli.backend import AuditQuery, FlagFields
-from rollout.cli.frame import Document
+from rollout.cli.frame import Document, read_moment
 from rollout.cli.server import address_of, preflight_of
 from rollout.client.environment import read_overrides
 from rollout.client.holder import Holder
@@ -24,7 +24,7 @@ from rollout.control.models import lift
 from rollout.domain.cascade import Cascade
 from rollout.domain.errors import InvalidValue, NotFound, StaleChange, StoreFailed
 from rollout.domain.evaluate import Cause
-from rollout.domain.flag import PUBLISHED_SALT, Flag, Variant
+from rollout.domain.flag import PUBLISHED_SALT, Flag, Override, Variant
 from rollout.domain.identity import check_flag_key, check_user_id
 from rollout.domain.ledger import unseal
 from rollout.domain.roles import Role
@@ -32,9 +32,11 @@ from rollout.settings import Settings
 from rollout.store.access import list_sessions, list_tokens
 from rollout.store.door import Door
 from rollout.store.engine import URL, Engine, database_url, open_engine
-from rollout.store.flags import read_cascade, read_flag, read_flags, read_snapshot
+from rollout.store.flags import read_cascade, read_flag, read_flag_alone, read_flags, with_few_overrides
+from rollout.store.installation import read_installation
 from rollout.store.ledger import AuditFilter, list_entries, read_entry, read_head, verify_ledger
 from rollout.store.migrate import schema_status
+from rollout.store.snapshots import read_snapshot
 from rollout.wire.documents import (
     cascade_document,
     entry_document,
@@ -118,8 +120,18 @@ def open_database(settings: Settings, environ: Mapping[str, str]) -> Iterator[Da
 class DatabaseBackend:
     """Commands as use cases; see `Backend`."""
 
-    def __init__(self, door: Door, settings: Settings, environ: Mapping[str, str]) -> None:
+    all_or_nothing = True
+
+    def __init__(
+        self,
+        door: Door,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        preflight: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
         self._door = door
+        self._preflight = preflight or (lambda: preflight_of(settings, self._installation()))
         self._settings = settings
         self._environ = environ
         self._actor = terminal_actor()
@@ -142,14 +154,15 @@ class DatabaseBackend:
         self, key: str, fields: FlagFields, *, reason: str | None, revision: int | None, skip_preflight: bool
     ) -> Document:
         """Change fields in one ledger entry."""
-        before = self._flag(key)
+        with self._door.reading() as connection:
+            before = read_flag_alone(connection, check_flag_key(key))
         answer: Sequence[str] = ("the flag was changed at the same moment; try again",)
         if _reach(before, fields) > _reach(before, FlagFields()):
             # asked before the write lock is taken: nobody's kill may wait for an answer over the network
-            answer = () if skip_preflight else preflight_of(self._settings, self._installation())
+            answer = () if skip_preflight else self._preflight()
         change = flags.FlagChange(fields.enabled, fields.share, fields.description)
         with _documented():
-            return flag_document(
+            return self._changed(
                 flags.change_flag(
                     self._door,
                     key,
@@ -163,11 +176,11 @@ class DatabaseBackend:
 
     def kill(self, key: str, *, reason: str | None) -> Document:
         """Stop a flag for everybody."""
-        return flag_document(flags.kill(self._door, check_flag_key(key), actor=self._actor, reason=reason))
+        return self._changed(flags.kill(self._door, check_flag_key(key), actor=self._actor, reason=reason))
 
     def restore(self, key: str, *, reason: str | None) -> Document:
         """Lift a kill."""
-        return flag_document(flags.restore(self._door, check_flag_key(key), actor=self._actor, reason=reason))
+        return self._changed(flags.restore(self._door, check_flag_key(key), actor=self._actor, reason=reason))
 
     def set_override(
         self, key: str, user: str, variant: str, *, reason: str | None, expires_at: datetime | None
@@ -176,7 +189,7 @@ class DatabaseBackend:
         key = check_flag_key(key)
         if variant not in set(Variant):
             raise InvalidValue(f"variant must be 'on' or 'off', not {variant!r}", field="variant")
-        return flag_document(
+        return self._changed(
             flags.set_override(
                 self._door, key, user, Variant(variant), actor=self._actor, reason=reason, expires_at=expires_at
             )
@@ -184,9 +197,22 @@ class DatabaseBackend:
 
     def remove_override(self, key: str, user: str, *, reason: str | None) -> Document:
         """Stop forcing a user."""
-        return flag_document(
+        return self._changed(
             flags.unset_override(self._door, check_flag_key(key), check_user_id(user), actor=self._actor, reason=reason)
         )
+
+    def set_overrides(self, key: str, overrides: Mapping[str, Document | None], *, reason: str | None) -> None:
+        """Force many users, or stop forcing them, in one transaction."""
+        wanted = {user: None if each is None else _override(each) for user, each in overrides.items()}
+        flags.set_overrides(self._door, key, wanted, actor=self._actor, reason=reason)
+
+    @contextmanager
+    def together(self, *, raises: bool) -> Iterator[DatabaseBackend]:
+        """Make many changes one transaction: all of them are made, or none."""
+        # before the write lock is taken, as above
+        preflight = tuple(preflight_of(self._settings, self._installation())) if raises else ()
+        with self._door.together() as door:
+            yield DatabaseBackend(door, self._settings, self._environ, preflight=lambda: preflight)
 
     def cascade(self) -> Document:
         """Return the ordered model ids."""
@@ -287,9 +313,18 @@ class DatabaseBackend:
         with self._door.reading() as connection:
             return read_flag(connection, check_flag_key(key))
 
+    def _changed(self, flag: Flag) -> Document:
+        with self._door.reading() as connection:
+            return flag_document(with_few_overrides(connection, flag))
+
     def _installation(self) -> str:
         with self._door.reading() as connection:
-            return read_snapshot(connection).installation
+            return read_installation(connection)
+
+
+def _override(document: Document) -> Override:
+    until = document["expires_at"]
+    return Override(Variant(document["variant"]), document["reason"], read_moment(until) if until else None)
 
 
 def _reach(flag: Flag, fields: FlagFields) -> int:

@@ -46,8 +46,8 @@ def status(context: click.Context) -> None:
     """Say where the database stands; exit with 1 where it needs something."""
     from rollout.cli.backend_database import existing_engine, shown_url
     from rollout.store.engine import reading
-    from rollout.store.flags import read_snapshot
     from rollout.store.migrate import schema_status
+    from rollout.store.snapshots import read_snapshot
 
     with existing_engine(settings_of(context)) as engine:
         where, stands = shown_url(engine.url), schema_status(engine)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -11,10 +9,11 @@ from typing import BinaryIO
 import click
 
 from rollout.cli.frame import Command, json_text, note, reason_option, settings_of, show
-from rollout.cli.promotion import compare, exported, parse_export
+from rollout.cli.promotion import apply_all, compare, exported, parse_export
 from rollout.cli.reach import backend_of
 from rollout.cli.words import on_one_line
 from rollout.domain.errors import InvalidRequest
+from rollout.files import write_whole
 
 
 @click.command("export", cls=Command)
@@ -30,7 +29,7 @@ def export_flags(context: click.Context, file: Path | None) -> None:
     if file is None or str(file) == "-":
         click.echo(text, nl=False)
         return
-    _write(file, text)
+    write_whole(file, text.encode(), wait=True)
     flags = len(document["flags"])
     written = f"{flags} flag{'' if flags == 1 else 's'} and the cascade are in {file}"
     show(context, {"file": str(file), "flags": flags}, lambda: [written])
@@ -61,9 +60,14 @@ def import_flags(
         note(sentence)
     done = 0
     try:
-        for change in found.changes if not dry_run else ():
-            change.apply(backend, reason=reason, skip_preflight=skip_preflight)
-            done += 1
+        if found.changes and not dry_run:
+            raises = not skip_preflight and any(change.raises for change in found.changes)
+            with backend.together(raises=raises) as together:
+                for made in apply_all(found.changes, together, reason=reason, skip_preflight=skip_preflight):
+                    done = made
+    except BaseException:
+        done = 0 if backend.all_or_nothing else done
+        raise
     finally:
         document = {
             "dry_run": dry_run,
@@ -73,15 +77,3 @@ def import_flags(
         said = [each.sentence(planned=dry_run, done=place < done) for place, each in enumerate(found.changes)]
         lines = [on_one_line(sentence) for sentence in said]
         show(context, document, lambda: lines or ["nothing differs"])
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file that others may not read (it names users), whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as written:
-            written.write(text)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

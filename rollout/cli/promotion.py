@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Final
 
 from rollout.cli.backend import Backend, FlagFields
@@ -61,25 +62,39 @@ class Change:
             return "set", "set", f"{self.flag} {changed[0].removeprefix('percentage ')}"
         return "change", "changed", f"{self.flag}: {', '.join(changed)}"
 
+    @property
+    def raises(self) -> bool:
+        """Whether more users may go through the gateway after it."""
+        return self.fields.share is not None or self.fields.enabled is not None
+
     def apply(self, backend: Backend, *, reason: str | None, skip_preflight: bool) -> None:
-        """Make it."""
+        """Make it; overrides are made many at a time, by `apply_all`."""
         if self.subject == "cascade":
             backend.set_cascade(self.after["models"], reason=reason, revision=self.revision)
-        elif not self.user:
+        else:
             backend.change_flag(
                 self.flag, self.fields, reason=reason, revision=self.revision, skip_preflight=skip_preflight
             )
-        elif self.after is None:
-            backend.remove_override(self.flag, self.user, reason=reason)
-        else:
-            until = self.after["expires_at"]
-            backend.set_override(
-                self.flag,
-                self.user,
-                self.after["variant"],
-                reason=self.after["reason"],  # it stays the override's own
-                expires_at=read_moment(until) if until else None,
-            )
+
+
+def apply_all(
+    changes: Sequence[Change], backend: Backend, *, reason: str | None, skip_preflight: bool
+) -> Iterator[int]:
+    """Make changes in their order; yields how many are made, whenever some more are."""
+    done = 0
+    for (flag, of_users), some in groupby(changes, lambda change: (change.flag, bool(change.user))):
+        group = list(some)
+        if not of_users:
+            for change in group:
+                change.apply(backend, reason=reason, skip_preflight=skip_preflight)
+                yield (done := done + 1)
+            continue
+        backend.set_overrides(flag, {change.user: _stored(change.after) for change in group}, reason=reason)
+        yield (done := done + len(group))
+
+
+def _stored(after: Mapping[str, Any] | None) -> Document | None:
+    return None if after is None else {name: after[name] for name in ("variant", "reason", "expires_at")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
+from rollout.files import write_whole
 from rollout.settings import Settings
 
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 - names compared with, nothing is bound
@@ -44,10 +44,7 @@ def address_left(data_dir: Path, address: str) -> Iterator[None]:
     file = data_dir / _ADDRESS
     ours = {"address": address, "pid": os.getpid()}
     with contextlib.suppress(OSError):
-        descriptor, name = tempfile.mkstemp(dir=data_dir, prefix=f".{_ADDRESS}.")  # mode 0600
-        with os.fdopen(descriptor, "w", encoding="utf-8") as writing:
-            json.dump(ours, writing)
-        Path(name).replace(file)
+        write_whole(file, json.dumps(ours).encode())
     try:
         yield
     finally:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rollout.client.disk import DiskCopy
 from rollout.client.environment import read_overrides
-from rollout.client.follower import Follower
+from rollout.client.follower import Follower, in_a_loop
 from rollout.client.holder import Holder
 from rollout.client.killfile import KillFile
 from rollout.client.status import ClientStatus, Event, Progress, Source, State
 from rollout.client.user import current_user
+from rollout.client.uwsgi import forks_later
 from rollout.domain.evaluate import Evaluation
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT
 from rollout.domain.local import LocalOverrides
@@ -80,6 +81,8 @@ class RolloutClient:
     _awake: bool  # nothing is left to start; the one thing an evaluation looks at
     _waking: bool
     _not_before: float
+    _pid: int
+    _unstarted: str | None  # why there is no thread that follows
 
     def __init__(
         self,
@@ -148,21 +151,29 @@ class RolloutClient:
 
     def start(self) -> None:
         """Read the snapshot on disk and start following, where that has not been done; never raises."""
-        with self._lock:  # whoever asks meanwhile waits for one local file, and so never sees a half-made start
+        # whoever asks meanwhile waits for one local file and an import, and so never sees a half-made start
+        with self._lock:
             if self._awake or self._waking or self._monotonic() < self._not_before:
                 return
-            self._waking = True
+            self._waking, without = True, None
             try:
-                self._wake()
-                self._awake = True
+                without = self._wake()
+                self._awake = without is None
             except Exception as error:  # noqa: BLE001 - a system without threads still gets its answers
                 self._not_before = self._monotonic() + _START_AGAIN
-                problem = (
-                    f"the follower could not start ({type(error).__name__}) and is tried again in {_START_AGAIN:g} s"
+                without, self._follower = self._follower, None
+                self._unstarted = (
+                    f"the follower could not start ({type(error).__name__}) and is tried again in {_START_AGAIN:g} s; "
+                    "until then a kill arrives only when somebody is evaluated"
                 )
-                self._progress.happened(Event.FAILED, problem)
+                self._progress.happened(Event.FAILED, self._unstarted)
+            else:
+                self._unstarted = None
+                self._not_before = self._monotonic() + _START_AGAIN
             finally:
                 self._waking = False
+        if without is not None:
+            self._follow_without(without)
 
     def wait_until_ready(self, timeout: float | None = None) -> bool:
         """Wait until the control plane has answered once, `timeout` seconds at most; say whether it has.
@@ -197,6 +208,9 @@ class RolloutClient:
         snapshot = holder.snapshot
         said = [str(problem) for problem in self._settings.problems]
         said += [*holder.problems, *(why for why in (progress.problem, disk.problem if disk else None) if why)]
+        said += _problems_of(self._follower)
+        if self._unstarted is not None and self._unstarted not in said:
+            said.append(self._unstarted)
         return ClientStatus(
             state=progress.state,
             source=self._source_now(),
@@ -234,6 +248,33 @@ class RolloutClient:
             self._finalizer.detach()  # it would touch the lock of the parent's follower
         self._live()
 
+    def _look_after(self) -> None:
+        """See to it that there is a thread which follows; called by evaluations, several times a second at most."""
+        if os.getpid() != self._pid:  # forked by something that runs no hooks of Python's, as uWSGI does
+            self.after_fork()
+            self.start()
+        follower = self._follower
+        if follower is None or self._closed or follower.late <= 0:
+            return
+        if follower.died:
+            with self._lock:
+                if self._follower is follower and not self._closed:
+                    _log.warning("the thread that followed the control plane ended; another one is started")
+                    self._source = self._source_now()
+                    self._live()
+            self.start()
+        elif follower.thread is not threading.current_thread():
+            follower.push()
+            if follower.lost:
+                self._holder.blind(on=True)
+
+    def _follow_without(self, follower: Follower) -> None:
+        """Ask in the caller's thread where no other could be had; an event loop cannot wait, so all goes direct."""
+        if in_a_loop():
+            self._holder.blind(on=True)
+        else:
+            follower.ask_here()
+
     def _read(self) -> tuple[Settings, LocalOverrides]:
         environ = {**self._environ, **self._named}
         return parse_settings(environ), read_overrides(environ)
@@ -247,6 +288,7 @@ class RolloutClient:
             salt=self._settings.salt or PUBLISHED_SALT,
             clock=self._clock,
             on_change=self._on_change,
+            on_look=_looking_after(weakref.ref(self)),
         )
         self._source = Source.NONE
         self._disk = DiskCopy(self._settings.data_dir, self._settings.url) if self._settings.url else None
@@ -254,19 +296,21 @@ class RolloutClient:
 
     def _live(self) -> None:
         """Begin a life with what the holder knows: nothing runs until somebody asks."""
+        self._pid = os.getpid()
         self._progress = Progress(State.IDLE if self._settings.url else State.LOCAL)
         self._follower = None
         self._finalizer = None
-        self._waking, self._not_before = False, float("-inf")
+        self._waking, self._not_before, self._unstarted = False, float("-inf"), None
         self._awake = self._closed
         if self._closed:
             self._progress.happened(Event.CLOSE)
 
-    def _wake(self) -> None:
+    def _wake(self) -> Follower | None:
+        """Start what follows; return it where no thread may be started yet."""
         self._say_problems()
         url, disk = self._settings.url, self._disk
         if url is None or disk is None:
-            return
+            return None
         if self._holder.snapshot is None and (found := disk.load()) is not None:
             self._holder.replace(found[0], confirmed_at=found[1])
             self._source = Source.DISK
@@ -285,10 +329,13 @@ class RolloutClient:
             monotonic=self._monotonic,
         )
         self._progress.happened(Event.START)
-        follower.start()
+        if forks_later():
+            return follower
         self._follower = follower
+        follower.start()
         self._finalizer = weakref.finalize(self, follower.stop)
         self._finalizer.atexit = False
+        return None
 
     def _stop_following(self) -> None:
         if self._follower is not None:
@@ -302,6 +349,26 @@ class RolloutClient:
     def _say_problems(self) -> None:
         for problem in (*self._settings.problems, *self._holder.local.problems):
             _log.warning("%s", problem)
+
+
+def _looking_after(client: weakref.ref[RolloutClient]) -> Callable[[], None]:
+    """Return what a holder calls; it does not keep a client that nobody uses."""
+
+    def look_after() -> None:
+        if (used := client()) is not None:
+            used._look_after()  # noqa: SLF001 - its own
+
+    return look_after
+
+
+def _problems_of(follower: Follower | None) -> Sequence[str]:
+    if follower is None:
+        return ()
+    lost = (
+        f"the thread that follows the control plane has not run for {follower.late:.0f} s, so a kill cannot be "
+        "expected to arrive and all goes direct; start this process with threads (uWSGI: --enable-threads)"
+    )
+    return [why for why in (follower.problem, lost if follower.lost else None) if why]
 
 
 _clients: Final[weakref.WeakSet[RolloutClient]] = weakref.WeakSet()

@@ -1,7 +1,7 @@
 """The last good snapshot on disk, so that a process that starts while the control plane is away still knows it.
 
-It is written whole beside its place and moved there, for the owner alone (mode 0600: it holds user ids). Many
-processes may share one; a copy that cannot be read is left aside and said.
+It is written whole, for the owner alone (mode 0600: it holds user ids). Many processes may share one; a copy that
+cannot be read is left aside and said.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from rollout.domain.errors import InvalidRequest
 from rollout.domain.snapshot import Snapshot
+from rollout.files import write_whole
 from rollout.wire.snapshot import decode
 
 _log: Final = logging.getLogger("rollout.client")
@@ -54,21 +55,14 @@ class DiskCopy:
 
     def save(self, document: bytes) -> None:
         """Put a document in place of the copy; what goes wrong stands in `problem`, the old copy stays."""
-        beside = self.path.with_suffix(f".{os.urandom(6).hex()}.new")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123 - Path.open takes no mode
-                file.write(document)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
+            write_whole(self.path, document, forced=True)
         except (OSError, ValueError) as error:
             self._say(
                 f"the snapshot cannot be written to {str(self.path)!r} ({_why(error)}): a restart while the control "
                 "plane is away would know nothing newer; make the folder writable or set ROLLOUT_DATA_DIR"
             )
-            with suppress(OSError, ValueError):
-                beside.unlink(missing_ok=True)
         else:
             self.problem = None
 

@@ -3,7 +3,9 @@
     FORCE_DIRECT_OPENROUTER     yes: killed            unreadable: killed
     LITELLM_ENABLED             beats the stored one   unreadable: share 0
     LITELLM_ROLLOUT_PERCENTAGE  beats the stored one   unreadable: share 0
-    LITELLM_FORCE_USERS         a,b,c onto the gateway
+    LITELLM_FORCE_USERS         a,b,c onto the gateway  unreadable: nobody
+    ROLLOUT_KILL_FILE           see `killfile`         no path: killed
+    ROLLOUT_DATA_DIR            where it lies else     no path: killed
 
 Empty means unset. What cannot be read fails towards the direct path and is said in a sentence.
 """
@@ -14,10 +16,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from rollout.domain.errors import InvalidValue
-from rollout.domain.identity import user_id
+from rollout.domain.identity import check_user_id, user_id
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import parse_percentage
-from rollout.settings import given, read_switch
+from rollout.settings import DATA_DIR, KILL_FILE, given, read_switch, why_no_path, why_quoted
 
 KILL: Final = "FORCE_DIRECT_OPENROUTER"
 ENABLED: Final = "LITELLM_ENABLED"
@@ -48,13 +50,43 @@ def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
         if enabled is None:
             share = 0
             problems.append(f"{_needs(ENABLED, text, 'yes or no')}: {_SHARE_0}")
+    force_users, doubts = _users(environ.get(FORCE_USERS, ""))
+    problems += doubts
+    # where the kill file lies is doubtful: whoever makes it would see nothing happen
+    place = KILL_FILE if given(environ, KILL_FILE) is not None else DATA_DIR
+    if (text := given(environ, place)) is not None and (why := why_no_path(text)) is not None:
+        killed = True
+        shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+        problems.append(f"{place} is {shown} and {why}: until then no kill file is found, so all goes direct")
     return LocalOverrides(
         killed=killed,
         enabled=enabled,
         share=share,
-        force_users=frozenset(name for part in environ.get(FORCE_USERS, "").split(",") if (name := user_id(part))),
+        force_users=force_users,
         problems=tuple(problems),
     )
+
+
+def _users(text: str) -> tuple[frozenset[str], list[str]]:
+    """Read a list of users; one that is written in another way than ours names nobody, and that is said."""
+    names = [name for part in text.split(",") if (name := user_id(part))]
+    why = "a semicolon stands in it" if ";" in text else None
+    for name in names:
+        if name[0] in "[{(" or name[-1] in "]})":
+            why = "it looks like JSON"
+        elif why_quoted(name) is not None:
+            why = "a quotation mark stands around a name"
+        else:
+            try:
+                check_user_id(name)
+            except InvalidValue as error:
+                why = error.message
+        if why is not None:
+            break
+    if why is None:
+        return frozenset(names), []
+    needs = _needs(FORCE_USERS, text, "user ids with commas between them, and nothing around them")
+    return frozenset(), [f"{needs} ({why}): until then nobody is forced by this process"]
 
 
 _SHARE_0: Final = "until then the share of this process is 0"

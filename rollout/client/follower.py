@@ -1,4 +1,7 @@
-"""Follow a control plane from a daemon thread: ask, take over, wait, for ever.
+"""Follow a control plane from a daemon thread: ask, take over, wait, until it is stopped.
+
+Whatever goes wrong is said and tried again; nothing but `stop` ends the thread. All that is imported and opened once
+is imported and opened before the thread starts, with forks held back.
 
 What to do next is decided by `decide`, a pure function of the answer; the thread only asks and performs.
 How to wait for the next change is one method, `Follower.wait_for_change`: polling sleeps, a stream would return
@@ -7,23 +10,33 @@ as soon as the server speaks.
 
 from __future__ import annotations
 
+import codecs
+import logging
+import os
 import random
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from types import ModuleType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from rollout.client.disk import DiskCopy
+from rollout.client.forks import held, import_whole
 from rollout.client.holder import Holder
 from rollout.client.status import Event, Progress
+from rollout.client.uwsgi import without_threads
 from rollout.domain.errors import InvalidRequest
 from rollout.network import Network, explain
 from rollout.wire.snapshot import decode
 
 if TYPE_CHECKING:
     import httpx  # imported when a follower starts, so that importing the client stays quick
+
+_log: Final = logging.getLogger("rollout.client")
 
 LONGEST_BACKOFF: Final = 15.0
 """Seconds; also how slowly a control plane is asked that refused us."""
@@ -34,6 +47,25 @@ _SHORTEST_WAIT: Final = 0.05  # full jitter may draw 0, and a loop must not spin
 _TIMEOUT: Final = 5.0
 _WHOLE_ANSWER: Final = 30.0  # seconds for a body that drips
 _LARGEST_ANSWER: Final = 64 * 1024 * 1024
+
+_GRACE: Final = 2.0  # seconds a thread may be late for on a busy machine
+_PATIENCE: Final = 0.2  # seconds a caller waits at most for a thread that is late, once a second
+_PATIENCE_OF_A_LOOP: Final = 0.02  # the same for an event loop, on which others wait
+_HERE: Final = 1.0  # seconds for a question that a caller has to ask in its own thread
+_LOST: Final = 10.0  # seconds late, after which a kill can no longer be expected to arrive
+_LOST_ASKING: Final = 60.0  # the same for a thread that has asked: looking up a name alone may take half a minute
+_NO_THREADS: Final = 3  # so many times in a row did the thread only run while a caller waited for it
+ONLY_PUSHED: Final = (
+    "the thread that follows the control plane runs only while somebody is evaluated, so a kill arrives with the "
+    "requests alone; start this process with threads (uWSGI: --enable-threads)"
+)
+"""What is wrong with a host that runs no threads."""
+
+
+def in_a_loop() -> bool:
+    """Say whether an event loop runs in this thread, which nobody may keep waiting."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, despite its name
 
 
 class Answer(NamedTuple):
@@ -153,16 +185,29 @@ class Follower:
         self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._etag: str | None = None
         self._failures = 0
+        self._http: httpx.Client | None = None
+        self._pid = os.getpid()
         self._stopped = threading.Event()
+        self._heard = threading.Event()
+        self._due, self._lost_after = monotonic() + _GRACE, _LOST
+        self._push_again = float("-inf")
+        self._pushed = 0
+        self._wait = _TIMEOUT
+        self.problem: str | None = None
         self.thread = threading.Thread(target=self._run, name="rollout-follower", daemon=True)
 
     def start(self) -> None:
-        """Start the thread.
+        """Import and open what is needed, then start the thread.
 
         Raises:
             RuntimeError: the system gives no more threads.
         """
-        self.thread.start()
+        with suppress(Exception):  # too many open files, say: the thread tries again and says so
+            self._http = self._open()
+        with held():
+            self.thread.start()
+        if without_threads():
+            self._say(ONLY_PUSHED)
 
     def stop(self) -> None:
         """Tell the thread to end; it does so after the question it may be in."""
@@ -177,24 +222,101 @@ class Follower:
         """Return when it is time to ask again, or the follower was stopped; this one sleeps."""
         self._stopped.wait(seconds)
 
+    @property
+    def late(self) -> float:
+        """Seconds since the thread should have been heard of; negative while all is well."""
+        return self._monotonic() - self._due
+
+    @property
+    def lost(self) -> bool:
+        """Whether the thread has not run for so long that a kill cannot be expected to arrive."""
+        return self.late > self._lost_after
+
+    @property
+    def died(self) -> bool:
+        """Whether the thread ended without having been told to."""
+        return self.thread.ident is not None and not self.thread.is_alive() and not self._stopped.is_set()
+
+    def push(self) -> None:
+        """Give a thread that is late the time of the caller, who waits for it a moment, at most once a second.
+
+        A host that was told to run no threads (uWSGI without `enable-threads`) runs ours only while its own waits.
+        """
+        if self._monotonic() < self._push_again:
+            return
+        self._push_again = self._monotonic() + 1.0
+        self._heard.clear()
+        self._pushed += 1
+        self._heard.wait(_PATIENCE_OF_A_LOOP if in_a_loop() else _PATIENCE)
+        if self._pushed >= _NO_THREADS:
+            self._say(ONLY_PUSHED)
+
+    def ask_here(self) -> None:
+        """Ask once in the caller's thread, `_HERE` seconds or little more: the system gives us no thread."""
+        self._wait = _HERE
+        self._turn()
+
+    def _say(self, problem: str) -> None:
+        if problem != self.problem:
+            _log.warning("%s", problem)
+        self.problem = problem
+
     def _run(self) -> None:
+        while not self._is_over():
+            pushed = self._pushed
+            delay = self._turn()
+            if pushed == self._pushed and not self._heard.is_set():
+                self._pushed = 0
+            self._expect(delay)
+            self._heard.set()
+            self.wait_for_change(delay)
+        if (http := self._http) is not None:
+            with suppress(Exception):
+                http.close()
+
+    def _is_over(self) -> bool:
+        # a listener of the application may have forked in this thread: the child's client starts its own
+        return self._stopped.is_set() or os.getpid() != self._pid
+
+    def _expect(self, seconds: float) -> None:
+        """Note that the thread runs, and will run again before that many seconds are over."""
+        self._due, self._lost_after = self._monotonic() + seconds + _GRACE, _LOST if seconds else _LOST_ASKING
+
+    def _turn(self) -> float:
+        """Ask once, whatever happens; return seconds to wait."""
+        self._expect(0.0)
         try:
-            with self._open() as http:
-                while not self._stopped.is_set():
-                    self.wait_for_change(self._step(http))
-        except Exception as error:  # noqa: BLE001 - a thread that dies silently would look like one that follows
-            self._progress.happened(Event.FAILED, f"following the control plane ended ({type(error).__name__})")
+            if self._http is None:
+                self._http = self._open()
+            return self._step(self._http)
+        except Exception as error:  # noqa: BLE001 - a thread that ends would look like one that follows
+            broken, self._http, self._etag = self._http, None, None
+            self._failures += 1
+            with suppress(Exception):
+                why = f"cannot be followed ({type(error).__name__}); it is tried again"
+                said = f"the control plane at {self._place} {why}, the last snapshot decides meanwhile"
+                self._progress.happened(Event.FAILED, said)
+            with suppress(Exception):
+                if broken is not None:
+                    broken.close()
+            return backoff(self._failures, self._interval, self._chance)
+        finally:
+            self._holder.blind(on=False)
 
     def _open(self) -> httpx.Client:
-        import httpx
+        with held():
+            codecs.lookup("idna")  # sockets load it for a host's name when they first connect
+            return self._opened(import_whole("httpx"))
 
+    def _opened(self, library: ModuleType) -> httpx.Client:
         headers = {"Accept": "application/json", "User-Agent": "rollout-client"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         options = self._network.httpx_options(self._url)
         if self._transport is not None:
             options = {"transport": self._transport}
-        return httpx.Client(headers=headers, timeout=_TIMEOUT, **options)
+        made: httpx.Client = library.Client(headers=headers, timeout=_TIMEOUT, **options)
+        return made
 
     def _step(self, http: httpx.Client) -> float:
         """Ask once and perform what follows; return seconds to wait."""
@@ -238,7 +360,7 @@ class Follower:
 
         try:
             condition = {"If-None-Match": self._etag} if self._etag else {}
-            with http.stream("GET", self._url, headers=condition) as response:
+            with http.stream("GET", self._url, headers=condition, timeout=self._wait) as response:
                 retry_after = read_retry_after(response.headers.get("retry-after"), self._clock())
                 if response.status_code != 200:
                     return Answer(response.status_code, retry_after=retry_after)
@@ -247,7 +369,7 @@ class Follower:
                     return Answer(None, failure="sent an answer that is too large or too slow")
                 return Answer(200, body, response.headers.get("etag"))
         except httpx.TimeoutException:
-            return Answer(None, failure=f"did not answer within {_TIMEOUT:g} s")
+            return Answer(None, failure=f"did not answer within {self._wait:g} s")
         except (httpx.ConnectError, httpx.ProxyError) as error:
             why = explain(error, self._network.proxy_for(self._url))
             return Answer(None, failure=f"cannot be reached ({why})")
@@ -258,6 +380,7 @@ class Follower:
     def _read(self, response: httpx.Response) -> bytes | None:
         parts, size, end = [], 0, self._monotonic() + _WHOLE_ANSWER
         for part in response.iter_bytes():
+            self._expect(0.0)
             size += len(part)
             if size > _LARGEST_ANSWER or self._monotonic() > end:
                 return None

@@ -52,6 +52,7 @@ class Holder:
         salt: the salt of `enableLiteLLM` where no snapshot was ever seen.
         clock: seconds since the epoch.
         on_change: called after each new snapshot, in the thread that brought it; what it raises is logged.
+        on_look: called by an evaluation, as often as the kill file is looked for, before it decides.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Holder:
         salt: str = PUBLISHED_SALT,
         clock: Callable[[], float] = time.time,
         on_change: Callable[[Snapshot], None] | None = None,
+        on_look: Callable[[], None] | None = None,
     ) -> None:
-        self._clock, self._on_change = clock, on_change
+        self._clock, self._on_change, self._on_look = clock, on_change, on_look
         self._kill_file = kill_file or KillFile(None)
         self._writing = threading.Lock()
         self._refused: str | None = None
+        self._blind = False
         self._held = _compiled(None, None, local, salt, None)
 
     @property
@@ -110,26 +113,26 @@ class Holder:
             who: the user's id, an evaluation context, or None for nobody.
         """
         # what is written twice, here and in `is_on`, is written for speed: a call costs as much as the hash
-        held = self._held
         try:
             now, kill_file = self._clock(), self._kill_file
             if not kill_file.looked <= now < kill_file.due:
-                kill_file.look(now)
+                self._look(kill_file, now)
+            held = self._held
             if type(who) is not str and isinstance(who, Context):
                 who = who.targeting_key
             decider = (held.killed if kill_file.exists else held.deciders)[flag]
             at = held.confirmed_at
             return decider.evaluate(user_id(who), now, None if at is None else now - at if now > at else 0.0)
         except Exception:  # noqa: BLE001 - whatever object stands for a key: the direct path, never an exception
-            return _elsewhere(held, flag)
+            return _elsewhere(self._held, flag)
 
     def is_on(self, flag: str, who: object) -> bool:
         """Decide for one user, the value alone; the same as `evaluate(...).value`."""
-        held = self._held
         try:
             now, kill_file = self._clock(), self._kill_file
             if not kill_file.looked <= now < kill_file.due:
-                kill_file.look(now)
+                self._look(kill_file, now)
+            held = self._held
             if type(who) is not str and isinstance(who, Context):
                 who = who.targeting_key
             return (held.killed if kill_file.exists else held.deciders)[flag].is_on(user_id(who), now)
@@ -157,11 +160,12 @@ class Holder:
                 )
                 return False
             self._refused = None
-            self._held = _compiled(snapshot, confirmed_at, held.local, held.salt, held)
+            self._held = _compiled(snapshot, confirmed_at, held.local, held.salt, None if self._blind else held)
+            self._blind = False
         if self._on_change is not None:
             try:
                 self._on_change(snapshot)
-            except Exception:  # noqa: BLE001 - the application's listener must not end the following
+            except (Exception, SystemExit):  # noqa: BLE001 - the application's listener must not end the following
                 _log.warning("on_change raised; the snapshot is in force all the same", exc_info=True)
         return True
 
@@ -178,10 +182,27 @@ class Holder:
             held = self._held
             self._kill_file = kill_file or KillFile(None)
             self._held = _compiled(held.snapshot, held.confirmed_at, local, salt, None)
+            self._blind = False
+
+    def blind(self, *, on: bool) -> None:
+        """Send everybody direct while nothing can be heard of a kill; `on=False` lifts it."""
+        if on is self._blind:
+            return
+        with self._writing:
+            held, self._blind = self._held, on
+            if on:
+                self._held = replace(held, deciders=held.killed)
+            else:
+                self._held = _compiled(held.snapshot, held.confirmed_at, held.local, held.salt, None)
 
     def after_fork(self) -> None:
         """Make the child's own lock: the one copied may be held by a thread that does not exist here."""
         self._writing = threading.Lock()
+
+    def _look(self, kill_file: KillFile, now: float) -> None:
+        kill_file.look(now)
+        if self._on_look is not None:
+            self._on_look()
 
     def _kill_file_exists(self) -> bool:
         return self._kill_file.look(self._clock())

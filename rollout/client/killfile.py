@@ -4,14 +4,15 @@
     rm data/kill        back to what was decided before
 
 The file is looked for when somebody is evaluated, at most every 0.2 s, so no thread watches it. A path that
-cannot be looked at counts as killed: whoever made it unreadable cannot have meant "carry on".
+cannot be looked at counts as killed: whoever made it unreadable cannot have meant "carry on". So does a folder in its
+place, and a place that depends on a working folder which is gone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
+import stat
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,7 @@ class KillFile:
         path: where it would lie, a relative one taken from the folder the process is in now; None for nowhere.
     """
 
-    __slots__ = ("_path", "due", "exists", "looked", "problem")
+    __slots__ = ("_lost", "_path", "due", "exists", "looked", "problem")
 
     exists: bool
     """What the last look saw."""
@@ -41,10 +42,12 @@ class KillFile:
     """When the next look is due. Whoever is in a hurry compares `looked <= now < due` before calling `look`."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self._path, self._lost = path, False
         if path is not None:
-            with suppress(OSError):  # the working folder itself may be gone
+            try:
                 self._path = path.absolute()
+            except OSError:  # the working folder itself is gone
+                self._lost = True
         self.looked, self.due = (-inf, inf) if path is None else (inf, -inf)
         self.exists, self.problem = False, None
 
@@ -58,18 +61,20 @@ class KillFile:
             return self.exists
         self.looked, self.due = now, now + EVERY  # first, so that of many threads hardly more than one looks
         try:
-            os.lstat(self._path)
+            found = os.lstat(self._path)
         except FileNotFoundError:
-            self.exists, self.problem = False, None
+            self._saw("the working folder is gone" if self._lost else None, exists=False)
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            problem = (
-                f"the kill file {str(self._path)!r} cannot be looked at ({why}): until that is put right this "
-                "process is killed, all goes direct"
-            )
-            if problem != self.problem:
-                _log.warning("%s", problem)
-            self.exists, self.problem = True, problem
+            self._saw(getattr(error, "strerror", None) or str(error), exists=True)
         else:
-            self.exists, self.problem = True, None
+            self._saw("it is a folder" if stat.S_ISDIR(found.st_mode) else None, exists=True)
         return self.exists
+
+    def _saw(self, doubt: str | None, *, exists: bool) -> None:
+        problem = doubt and (
+            f"the kill file {str(self._path)!r} cannot be looked at ({doubt}): until that is put right this "
+            "process is killed, all goes direct"
+        )
+        if problem is not None and problem != self.problem:
+            _log.warning("%s", problem)
+        self.exists, self.problem = exists or doubt is not None, problem

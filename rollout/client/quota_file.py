@@ -12,6 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
+from rollout.files import write_whole
 from rollout.resilience.quota import QuotaRecord
 from rollout.wire.chat import parse_json
 
@@ -23,7 +24,6 @@ class QuotaFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beside = path.with_name(f".{path.name}.new")
         self._said = False
 
     def load(self) -> QuotaRecord | None:
@@ -45,8 +45,7 @@ class QuotaFile:
             "blocked_until": record.blocked_until,
         }
         try:
-            self._beside.write_text(json.dumps(document), "ascii")
-            self._beside.replace(self._path)
+            write_whole(self._path, json.dumps(document).encode("ascii"))
         except OSError as error:
             self._say(
                 f"the quota's record {str(self._path)!r} cannot be written ({error.strerror}); a restart forgets it"

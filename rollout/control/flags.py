@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from rollout.domain.errors import InvalidValue, NotFound, PreflightFailed, StaleChange
 from rollout.domain.flag import Flag, Override, Variant
 from rollout.domain.identity import check_description, check_reason, check_user_id, user_id
 from rollout.domain.ledger import Action, Personal, instant
 from rollout.store.door import Door, Writing
-from rollout.store.flags import put_override, read_flag, remove_override, update_flag
+from rollout.store.flags import (
+    forced_users,
+    put_overrides,
+    read_flag_alone,
+    read_overrides,
+    remove_overrides,
+    update_flag,
+)
+
+_AT_ONCE: Final = 1_000
+"""So many overrides are read and written in one go."""
 
 Preflight = Callable[[], Sequence[str]]
 """Asked only when a share is about to rise; answers sentences about what is in the way, none where all is well."""
@@ -57,7 +67,7 @@ def change_flag(
     reason = check_reason(reason)
     description = None if change.description is None else check_description(change.description)
     with door.writing() as writing:
-        before = read_flag(writing.connection, key)
+        before = read_flag_alone(writing.connection, key)
         if seen is not None and seen != before.revision:
             raise StaleChange(
                 f"{key} was changed meanwhile: you looked at revision {seen}, it is at {before.revision}. "
@@ -115,25 +125,8 @@ def set_override(
         NotFound: there is no such flag.
         InvalidValue: the user id or reason cannot be stored, or the override would end in the past.
     """
-    user, reason = check_user_id(user), check_reason(reason)
-    override = Override(variant, reason, expires_at)
-    with door.writing() as writing:
-        flag = read_flag(writing.connection, key)
-        if not override.holds(writing.now):
-            raise InvalidValue("expires_at lies in the past, so the override would never apply", field="expires_at")
-        before = flag.overrides.get(user)
-        if before == override:
-            return flag
-        entry = writing.record(
-            actor,
-            Action.OVERRIDE_SET,
-            f"override:{key}",
-            before=_override_document(user, before),
-            after=_override_document(user, override),
-            reason=reason,
-        )
-        put_override(writing, key, user, override, entry.revision)
-        return read_flag(writing.connection, key)
+    override = Override(variant, check_reason(reason), expires_at)
+    return set_overrides(door, key, {check_user_id(user): override}, actor=actor)
 
 
 def unset_override(door: Door, key: str, user: str, *, actor: str, reason: str | None = None) -> Flag:
@@ -145,16 +138,68 @@ def unset_override(door: Door, key: str, user: str, *, actor: str, reason: str |
     """
     reason = check_reason(reason)
     with door.writing() as writing:
-        flag = read_flag(writing.connection, key)
-        if user not in flag.overrides:  # one that was stored before ids were trimmed is found by what it means
-            user = next((each for each in flag.overrides if user_id(each) == user_id(user)), user)
-        before = flag.overrides.get(user)
-        if before is None:
+        flag = read_flag_alone(writing.connection, key)
+        if not read_overrides(writing.connection, key, [user]):
+            # one that was stored before ids were trimmed is found by what it means
+            known = forced_users(writing.connection, key)
+            user = next((each for each in known if user_id(each) == user_id(user)), user)
+        if not read_overrides(writing.connection, key, [user]):
             raise NotFound(f"{user!r} is not forced on or off for {key}")
-        document = _override_document(user, before)
-        writing.record(actor, Action.OVERRIDE_REMOVE, f"override:{key}", before=document, after=None, reason=reason)
-        remove_override(writing, key, user)
-        return read_flag(writing.connection, key)
+        _set_some(writing, key, {user: None}, actor, reason)
+        return flag
+
+
+def set_overrides(
+    door: Door, key: str, wanted: Mapping[str, Override | None], *, actor: str, reason: str | None = None
+) -> Flag:
+    """Force many users, or (None) stop forcing them, in one transaction with an entry for each; idempotent.
+
+    Args:
+        door: the database.
+        key: the flag's key.
+        wanted: user ids to what is to be forced on them. An override's own reason is its entry's.
+        actor: who.
+        reason: why users are no longer forced.
+
+    Returns:
+        The flag, with those of its overrides that were named.
+
+    Raises:
+        NotFound: there is no such flag.
+        InvalidValue: an override would end in the past.
+    """
+    with door.writing() as writing:
+        flag = read_flag_alone(writing.connection, key)
+        users = list(wanted)
+        for start in range(0, len(users), _AT_ONCE):
+            _set_some(writing, key, {user: wanted[user] for user in users[start : start + _AT_ONCE]}, actor, reason)
+        return replace(flag, overrides={user: each for user, each in wanted.items() if each is not None})
+
+
+def _set_some(
+    writing: Writing, key: str, wanted: Mapping[str, Override | None], actor: str, reason: str | None
+) -> None:
+    known = read_overrides(writing.connection, key, wanted)
+    changed = {user: each for user, each in wanted.items() if known.get(user) != each}
+    if any(each is not None and not each.holds(writing.now) for each in changed.values()):
+        raise InvalidValue("expires_at lies in the past, so the override would never apply", field="expires_at")
+    # entries of one batch share their action and their reason
+    batches: dict[tuple[Action, str | None], list[str]] = {}
+    for user, each in changed.items():
+        batch = (Action.OVERRIDE_REMOVE, reason) if each is None else (Action.OVERRIDE_SET, each.reason)
+        batches.setdefault(batch, []).append(user)
+    put: dict[str, tuple[Override, int]] = {}
+    for (action, why), users in batches.items():
+        documents = [
+            (_override_document(user, known.get(user)), _override_document(user, changed[user])) for user in users
+        ]
+        entries = writing.record_many(actor, action, f"override:{key}", documents, reason=why)
+        for user, entry in zip(users, entries, strict=True):
+            if (each := changed[user]) is not None:
+                put[user] = each, entry.revision
+    remove_overrides(writing, key, [user for user, each in changed.items() if each is None])
+    if put:
+        put_overrides(writing, key, put)
 
 
 def flag_state(flag: Flag) -> dict[str, Any]:
@@ -172,7 +217,7 @@ def flag_state(flag: Flag) -> dict[str, Any]:
 def _switch(door: Door, key: str, *, killed: bool, action: Action, actor: str, reason: str | None) -> Flag:
     reason = check_reason(reason)
     with door.writing() as writing:
-        before = read_flag(writing.connection, key)
+        before = read_flag_alone(writing.connection, key)
         if before.killed is killed:
             return before
         return _write(writing, before, replace(before, killed=killed), action, actor, reason)

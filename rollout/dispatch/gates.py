@@ -30,7 +30,8 @@ def _forked() -> None:
     _forks[0] += 1
 
 
-os.register_at_fork(after_in_child=_forked)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forked)
 
 
 class OwnGate:

@@ -112,11 +112,13 @@ class Decider:
         local = local if key == MAIN_FLAG else SILENT
         stored = flag if isinstance(flag, Flag) else None
         share = local.share if local.share is not None else stored.share if stored else 0
+        killed = local.killed or bool(stored and stored.killed)
         self._prefix: bytes = salt_prefix(stored.salt if stored else salt)
         self.evaluate, self.is_on = _compile(
             key=key,
-            killed=local.killed or bool(stored and stored.killed),
-            forced=_forced(flag, local),
+            killed=killed,
+            # a killed flag answers before it asks who is forced, of whom there may be very many
+            forced={} if killed else _forced(flag, local),
             constant=_constant(flag, local, share),
             prefix=self._prefix,
             share=share,

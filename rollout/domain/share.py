@@ -5,7 +5,7 @@ A share is an integer of parts per 100,000, so that 0.001 % is one part and noth
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow
 from typing import Final
 
 from rollout.domain.errors import InvalidValue
@@ -14,6 +14,14 @@ WHOLE: Final = 100_000
 """The share that means everybody."""
 
 _PARTS_PER_PERCENT: Final = 1_000
+
+_LONGEST: Final = 40
+"""Characters of a percentage's text; nobody needs more."""
+
+# The host application may have set any decimal context: ours alone counts, wide enough that nothing is rounded.
+_EXACT: Final = Context(
+    prec=_LONGEST + 10, Emin=MIN_EMIN, Emax=MAX_EMAX, clamp=0, traps=[InvalidOperation, Inexact, Overflow]
+)
 
 
 def parse_percentage(value: object, *, field: str = "percentage") -> int:
@@ -34,16 +42,16 @@ def parse_percentage(value: object, *, field: str = "percentage") -> int:
     text = str(value).strip()
     if isinstance(value, str):
         text = text.removesuffix("%").strip().replace(",", ".")
-    if len(text) > 40 or "_" in text or not text.isascii():
-        raise InvalidValue(f"{field} must be a number from 0 to 100, not {text[:40]!r}", field=field)
+    if len(text) > _LONGEST or "_" in text or not text.isascii():
+        raise InvalidValue(f"{field} must be a number from 0 to 100, not {text[:_LONGEST]!r}", field=field)
     try:
-        number = Decimal(text)
-    except InvalidOperation:
+        number = _EXACT.create_decimal(text)
+    except DecimalException:
         raise InvalidValue(f"{field} must be a number from 0 to 100, not {text!r}", field=field) from None
     if not number.is_finite() or not 0 <= number <= 100:
         raise InvalidValue(f"{field} must be a number from 0 to 100, not {text!r}", field=field)
-    parts = number * _PARTS_PER_PERCENT
-    if parts != parts.to_integral_value():
+    parts = _EXACT.multiply(number, _PARTS_PER_PERCENT)
+    if parts != parts.to_integral_value(context=_EXACT):
         raise InvalidValue(f"{field} goes in steps of 0.001, so {text!r} cannot be stored exactly", field=field)
     return int(parts)
 

@@ -14,6 +14,7 @@ class Snapshot:
 
     `installation` is the installation's id: two installations are never mixed. `revision` and `digest` are the
     ledger's head the snapshot was read at. `cascade` is the live order: the model ids that are asked, best first.
+    `expired` counts the overrides that were left out because they have ended.
     """
 
     installation: str
@@ -21,8 +22,10 @@ class Snapshot:
     digest: str
     flags: Mapping[str, Flag | BrokenFlag]
     cascade: tuple[str, ...]
+    expired: int = 0
 
     @property
     def etag(self) -> str:
         """Return the strong HTTP entity tag of this snapshot, quotes included."""
-        return f'"{self.installation}.{self.revision}.{self.digest[:16]}"'
+        left_out = f".{self.expired}" if self.expired else ""
+        return f'"{self.installation}.{self.revision}.{self.digest[:16]}{left_out}"'

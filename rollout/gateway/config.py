@@ -9,15 +9,15 @@ Two kinds of clients use the gateway, and the file serves both:
 No secret is written: keys are named as variables of LiteLLM's environment.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import yaml
+
+from rollout.files import write_whole
 
 FREE_WILDCARD: Final = "openrouter/*:free"
 ANY_WILDCARD: Final = "openrouter/*"
@@ -137,16 +137,7 @@ def write_config(path: Path, text: str) -> bool:
     except (OSError, UnicodeDecodeError):
         pass  # absent or broken: written anew
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode(), forced=True)
     return True
 
 

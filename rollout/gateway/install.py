@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
+from rollout.files import write_whole
 from rollout.gateway import leash
 from rollout.gateway.pin import pinned_release, why_python_refused, why_refused
 from rollout.gateway.progress import InstallPhase, InstallProgress, PipCounter, Report
@@ -282,9 +283,7 @@ def _stamp_of(lock: Path) -> str:
 
 
 def _write_stamp(environment: Path, lock: Path) -> None:
-    new = environment / f"{STAMP}.new"
-    new.write_text(_stamp_of(lock), encoding="utf-8")
-    new.replace(environment / STAMP)
+    write_whole(environment / STAMP, _stamp_of(lock).encode())
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

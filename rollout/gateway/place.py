@@ -6,11 +6,14 @@ import os
 import re
 import secrets
 import socket
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
+
+from rollout.files import write_whole
 
 _KEY: Final = re.compile(r"sk-[\w-]{20,200}", re.ASCII)
 _LONGEST_LINE: Final = 16 * 1024
@@ -67,7 +70,7 @@ def ensure_master_key(path: Path) -> str:
             os.link(name, path)
         known = _read_key(path)
         if known is None:  # no link was made, or what lay there was no key: half written, or emptied
-            Path(name).replace(path)
+            write_whole(path, Path(name).read_bytes(), forced=True)
             known = _read_key(path)
     finally:
         Path(name).unlink(missing_ok=True)
@@ -86,8 +89,10 @@ def _read_key(path: Path) -> str | None:
 
 def _private(path: Path) -> IO[bytes]:
     file = open(path, "ab", opener=functools.partial(os.open, mode=0o600))  # noqa: SIM115 - its owner closes it
-    with contextlib.suppress(OSError):  # not every volume knows modes
-        os.fchmod(file.fileno(), 0o600)  # one that was there before
+    regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)  # never a device: /dev/null is everybody's
+    if regular:
+        with contextlib.suppress(OSError):  # not every volume knows modes
+            os.fchmod(file.fileno(), 0o600)  # one that was there before
     return file
 
 
@@ -141,7 +146,9 @@ class BoundedLog:
         lines = self._without_secrets(lines)[-self._limit :]
         if self._file.tell() and self._file.tell() + len(lines) > self._limit:
             self._file.close()
-            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            place = self.path.resolve()  # a link stays where it is, and so does a device
+            if place.is_file():
+                place.replace(place.with_name(f"{place.name}.1"))
             self._file = _private(self.path)
         self._file.write(lines)
         self._file.flush()

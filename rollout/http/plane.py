@@ -34,12 +34,16 @@ from rollout.settings import Settings
 from rollout.store.access import tokens_by_hash, unused_codes
 from rollout.store.door import Door
 from rollout.store.engine import Connection
-from rollout.store.flags import read_cascade, read_snapshot
+from rollout.store.flags import read_cascade
 from rollout.store.ledger import AuditFilter, list_entries
+from rollout.store.snapshots import SnapshotReader
 from rollout.store.watch import LedgerWatch
-from rollout.wire.snapshot import encode
+from rollout.wire.snapshot import Encoder
 
 log = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 12.0
+"""The watch looks several times a second; nothing that is well takes this long."""
 
 _RESETS = 20
 """So many resets are made good by a process that missed them; more would change nothing."""
@@ -114,11 +118,13 @@ class Plane:
         self._resets_made: set[int] = set()
         self.started_at = time.time()
         self._unreachable: str | None = None
+        self._watching = self._said_silent = False
         self.published = Published()
         self._refreshing = threading.Lock()
         self.sign_ins = Throttle(time.monotonic)
         self.uses = Uses(lambda: self.door)
-        self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=lambda: holder.confirm(time.time()))
+        self._reader, self._encoder = SnapshotReader(), Encoder()
+        self._watch = LedgerWatch(door.engine, self.refresh, self._problem, on_look=self._looked)
 
     @property
     def door(self) -> Door:
@@ -134,16 +140,18 @@ class Plane:
     @property
     def database_problem(self) -> str | None:
         """Why the database cannot be used now, None where it can."""
-        return (self._file.problem if self._file is not None else None) or self._unreachable
+        return (self._file.problem if self._file is not None else None) or self._unreachable or self._silent()
 
     def start(self) -> None:
         """Read the database once and follow it from then on."""
         self.refresh()
         self._watch.start()
         self.uses.start()
+        self._watching = True
 
     def stop(self) -> None:
         """Stop following the database."""
+        self._watching = False
         self.uses.stop()
         self._watch.stop()
 
@@ -153,7 +161,7 @@ class Plane:
         # went back is not refused here: a database restored from a backup has gone back
         with self._refreshing:
             with self.door.reading() as connection:
-                snapshot = read_snapshot(connection)
+                snapshot = self._reader.read(connection, self.now())
                 # before anything else is read that could fail: a kill must not wait for it
                 self.holder.replace(snapshot, confirmed_at=time.time())
                 cascade = read_cascade(connection)
@@ -161,7 +169,7 @@ class Plane:
                 tokens = tokens_by_hash(connection)
                 codes = unused_codes(connection)
             self.published = Published(
-                snapshot=encode(snapshot),
+                snapshot=self._encoder.encode(snapshot),
                 etag=snapshot.etag,
                 revision=snapshot.revision,
                 installation=snapshot.installation,
@@ -284,6 +292,23 @@ class Plane:
     def now(self) -> datetime:
         """Return the time, by the same clock the ledger is written with."""
         return self._door.clock().astimezone(UTC)
+
+    def _looked(self) -> None:
+        self.holder.confirm(time.time())
+        if self._reader.is_due(self.now()):  # an override has ended: its user's id leaves the snapshot
+            self.refresh()
+
+    def _silent(self) -> str | None:
+        """Say that the watch hangs in its look: neither an answer nor an error comes from the database."""
+        seconds = self._watch.silent_for if self._watching else 0.0
+        if seconds < _SILENT_SECONDS:
+            self._said_silent = False
+            return None
+        problem = f"the database has not answered for {seconds:.0f} s; showing the last known state"
+        if not self._said_silent:
+            self._said_silent = True
+            log.warning("%s", problem)
+        return problem
 
     def _problem(self, message: str | None) -> None:
         if message is None and self._unreachable is not None:

@@ -8,7 +8,7 @@ commits only when every change came with a ledger entry.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.sql import Executable
 
 from rollout.domain.errors import StoreFailed
-from rollout.domain.ledger import Action, Entry, parse_instant, seal, unseal
+from rollout.domain.ledger import Action, Entry, SealedEntry, instant, parse_instant, seal, unseal
 from rollout.store import tables
 from rollout.store.engine import WRITE, reading, translating
 from rollout.store.ledger import HEAD_IS_GONE
@@ -29,7 +29,8 @@ CHANNEL = "rollout_ledger"
 
 
 _PATIENCE = text(
-    "SELECT set_config('lock_timeout', '15s', true), set_config('idle_in_transaction_session_timeout', '15s', true)"
+    "SELECT set_config('lock_timeout', '15s', true), set_config('statement_timeout', '15s', true), "
+    "set_config('idle_in_transaction_session_timeout', '15s', true)"
 )
 
 
@@ -46,8 +47,9 @@ def new_salt() -> str:
 class Writing:
     """One open write transaction: read under the lock, change, record.
 
-    `now` is the transaction's one moment; it never lies before the last entry's, so the ledger's times are in
-    the order of its revisions even when a machine's clock went back.
+    `now` is the transaction's one moment, by the clock: what expires is measured with it. An entry's own time never
+    lies before that of the entry before it, so the ledger's times are in the order of its revisions even when a
+    machine's clock went back; one that was ahead once moves the entries that follow, and nothing else.
     """
 
     def __init__(self, connection: Connection, *, now: datetime, salts: Callable[[], str]) -> None:
@@ -61,7 +63,8 @@ class Writing:
             raise StoreFailed(HEAD_IS_GONE)
         self._revision: int = head.revision
         self._digest: str = head.digest
-        self.now = max(now, parse_instant(head.at)) if head.at else now
+        self.now = now
+        self._at = max(now, parse_instant(head.at)) if head.at else now
         row = connection.execute(select(tables.installation.c.id)).one_or_none()
         self.installation: str | None = row.id if row else None
         self._changed = self._recorded = False
@@ -76,21 +79,65 @@ class Writing:
         """Whether something was changed and not yet recorded."""
         return self._changed and not self._recorded
 
-    def change(self, statement: Executable) -> CursorResult[Any]:
-        """Execute one changing statement; without an entry in the same transaction the door will not close on it."""
+    def change(self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> CursorResult[Any]:
+        """Execute one changing statement, for each of many rows if there are some.
+
+        Without an entry in the same transaction the door will not close on it.
+        """
         self._changed = True
-        return self.connection.execute(statement)
+        return self.connection.execute(statement, rows)
 
     def record(
         self, actor: str, action: Action, subject: str, *, before: Any, after: Any, reason: str | None = None
     ) -> Entry:
         """Write the entry for what was changed; it has the revision `next_revision` named."""
+        return unseal(self.record_many(actor, action, subject, [(before, after)], reason=reason)[0])
+
+    def record_many(
+        self,
+        actor: str,
+        action: Action,
+        subject: str,
+        changes: Sequence[tuple[Any, Any]],
+        *,
+        reason: str | None = None,
+    ) -> list[SealedEntry]:
+        """Write one entry for each change, (before, after), in their order, all of one moment."""
+        sealed = [self._sealed(actor, action, subject, before, after, reason) for before, after in changes]
+        if not sealed:
+            return []
+        columns = ("revision", "at", "actor", "action", "subject", "text", "previous_digest", "digest")
+        self.connection.execute(
+            insert(tables.ledger), [{name: getattr(each, name) for name in columns} for each in sealed]
+        )
+        personal = [
+            {"revision": each.revision, "field": row.field, "salt": row.salt, "value": row.value}
+            for each in sealed
+            for row in each.personal
+        ]
+        if personal:
+            self.connection.execute(insert(tables.ledger_personal), personal)
+        self.connection.execute(
+            update(tables.head)
+            .where(tables.head.c.one == 1)
+            .values(revision=self._revision, digest=self._digest, at=instant(self._at))
+        )
+        if self.connection.dialect.name == "postgresql":
+            # delivered by the database at commit, never before
+            revision = {"revision": str(self._revision)}
+            self.connection.execute(text(f"SELECT pg_notify('{CHANNEL}', :revision)"), revision)
+        self._recorded = True
+        return sealed
+
+    def _sealed(
+        self, actor: str, action: Action, subject: str, before: Any, after: Any, reason: str | None
+    ) -> SealedEntry:
         if self.installation is None:
             raise StoreFailed("this database holds no installation yet; start the server once")
         sealed = seal(
             installation=self.installation,
             revision=self._revision + 1,
-            at=self.now,
+            at=self._at,
             actor=actor,
             action=action,
             subject=subject,
@@ -100,26 +147,8 @@ class Writing:
             previous_digest=self._digest,
             new_salt=self._salts,
         )
-        columns = ("revision", "at", "actor", "action", "subject", "text", "previous_digest", "digest")
-        self.connection.execute(insert(tables.ledger).values({name: getattr(sealed, name) for name in columns}))
-        for row in sealed.personal:
-            self.connection.execute(
-                insert(tables.ledger_personal).values(
-                    revision=sealed.revision, field=row.field, salt=row.salt, value=row.value
-                )
-            )
-        self.connection.execute(
-            update(tables.head)
-            .where(tables.head.c.one == 1)
-            .values(revision=sealed.revision, digest=sealed.digest, at=sealed.at)
-        )
-        if self.connection.dialect.name == "postgresql":
-            # delivered by the database at commit, never before
-            self.connection.execute(
-                text(f"SELECT pg_notify('{CHANNEL}', :revision)"), {"revision": str(sealed.revision)}
-            )
-        self._revision, self._digest, self._recorded = sealed.revision, sealed.digest, True
-        return unseal(sealed)
+        self._revision, self._digest = sealed.revision, sealed.digest
+        return sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +180,12 @@ class Door:
                 raise StoreFailed("a change without a ledger entry was refused; this is a fault in the program")
 
     @contextmanager
+    def together(self) -> Iterator[Door]:
+        """Open the door once for many changes: all that goes through the one yielded is one transaction."""
+        with self.writing() as writing:
+            yield _Together(self.engine, self.clock, self.salts, open=writing)
+
+    @contextmanager
     def noting(self) -> Iterator[Connection]:
         """Write down what was observed, such as when something was last used, in one transaction.
 
@@ -173,3 +208,20 @@ class Door:
         """Read in one transaction, so that everything read belongs together."""
         with reading(self.engine) as connection:
             yield connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Together(Door):
+    """A door that stands open: what is written through it is committed by whoever opened it."""
+
+    open: Writing
+
+    @contextmanager
+    def writing(self) -> Iterator[Writing]:
+        """Write in the transaction that is open."""
+        yield self.open
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read in the transaction that is open."""
+        yield self.open.connection

@@ -14,13 +14,14 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from rollout.domain.errors import StoreFailed, StoreUnreachable
+from rollout.domain.errors import InvalidValue, StoreFailed, StoreUnreachable
 
 # what other floors have to name comes from here, so that SQLAlchemy stays in this folder
 __all__ = [
+    "LONG",
     "NO_TRANSACTION",
     "URL",
     "WRITE",
@@ -38,6 +39,9 @@ WRITE: Final = "rollout_write"
 
 NO_TRANSACTION: Final = "rollout_no_transaction"
 """Execution option of connections that only look; on SQLite an open transaction would hide others' commits."""
+
+LONG: Final = "rollout_long"
+"""Execution option of connections that migrate, beside `WRITE`: the database may work on it for minutes."""
 
 _BUSY_MILLISECONDS: Final = 15_000
 _PAUSE_SECONDS: Final = 0.02  # the switch itself takes a few milliseconds
@@ -73,16 +77,43 @@ def open_engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
     try:
-        return create_engine(
-            url,
-            pool_pre_ping=True,
-            pool_size=5,
-            max_overflow=15,
-            hide_parameters=True,  # user ids stand in them; errors are logged
-            connect_args={"connect_timeout": 5},
-        )
-    except (NoSuchModuleError, ModuleNotFoundError):
+        return _open_postgres(url)
+    except (NoSuchModuleError, ImportError):
         raise StoreFailed("PostgreSQL needs its driver: pip install 'llm-rollout[server,postgres]'") from None
+
+
+def _open_postgres(url: URL) -> Engine:
+    from rollout.store import postgres  # its driver is an extra
+
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=5,
+        max_overflow=15,
+        pool_timeout=5,  # seconds for a free connection: all are busy only while the database does not answer
+        hide_parameters=True,  # user ids stand in them; errors are logged
+        connect_args=dict(postgres.CONNECT),
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Any, _record: Any, words: Any, options: Any) -> Any:
+        return postgres.PatientConnection.connect(*words, **options)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options, driver = connection.get_execution_options(), connection.connection.driver_connection
+        assert isinstance(driver, postgres.PatientConnection)  # noqa: S101 - made above
+        if options.get(LONG, False):
+            driver.patience = postgres.LONG_SECONDS
+        elif options.get(WRITE, False):
+            driver.patience = postgres.WRITE_SECONDS
+
+    @event.listens_for(engine, "checkin")
+    def put_back(driver: Any, _record: Any) -> None:
+        if driver is not None:
+            driver.patience = postgres.READ_SECONDS
+
+    return engine
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -168,6 +199,11 @@ def translating(engine: Engine) -> Iterator[None]:
         raise StoreUnreachable(f"the database {where} cannot be used: {_first_line(error)}") from error
     except PoolTimeoutError as error:
         raise StoreUnreachable(f"the database {where} cannot be used: every connection is busy") from error
+    except (DataError, UnicodeEncodeError, OverflowError) as error:
+        # a NUL, half a surrogate pair, a sign that the database's encoding does not have, a number too large
+        raise InvalidValue(
+            "a value holds a character or a number that the database cannot take; nothing was changed"
+        ) from error
     except DBAPIError as error:
         raise StoreFailed(f"the database {where} refused: {_first_line(error)}") from error
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from rollout.domain.cascade import Cascade, ModelOut, OutReason
 from rollout.domain.errors import InvalidValue, NotFound, StoreFailed
-from rollout.domain.flag import BrokenFlag, Flag, Override, Variant
+from rollout.domain.flag import Flag, Override, Variant
 from rollout.domain.identity import check_cascade
 from rollout.domain.ledger import instant, parse_instant
 from rollout.domain.share import WHOLE
-from rollout.domain.snapshot import Snapshot
 from rollout.store import tables
 from rollout.store.door import Writing
-from rollout.store.ledger import read_head
 
 log = logging.getLogger(__name__)
 
 _Row = Row[tuple[object, ...]]
+
+FEW: Final = 200
+"""So many overrides an answer to a change carries; a change costs the same however many there are."""
+
+_CHUNK: Final = 500  # values in one statement; SQLite's oldest limit is 999
 
 
 def read_flag(connection: Connection, key: str) -> Flag:
@@ -31,18 +36,58 @@ def read_flag(connection: Connection, key: str) -> Flag:
     Raises:
         NotFound: there is no such flag.
     """
+    flag = read_flag_alone(connection, key)
+    return replace(flag, overrides=_read_overrides(flag.key, _overrides(connection, key).get(key, ())))
+
+
+def read_flag_alone(connection: Connection, key: str) -> Flag:
+    """Return one flag without its overrides, of which there may be very many.
+
+    Raises:
+        NotFound: there is no such flag.
+    """
     row = connection.execute(select(tables.flags).where(tables.flags.c.key == key)).one_or_none()
     if row is None:
         known = ", ".join(connection.execute(select(tables.flags.c.key).order_by(tables.flags.c.key)).scalars())
         raise NotFound(f"there is no flag {key!r}; there is {known or 'none yet'}")
-    return _flag(row, _overrides(connection, key).get(key, ()))
+    return flag_of_row(row, {})
+
+
+def read_overrides(connection: Connection, key: str, users: Iterable[str]) -> dict[str, Override]:
+    """Return what is forced on these users; who is not forced is not in it."""
+    table, wanted, found = tables.overrides, list(users), dict[str, Override]()
+    for start in range(0, len(wanted), _CHUNK):
+        some = table.c.user_id.in_(wanted[start : start + _CHUNK])
+        rows = connection.execute(select(table).where(table.c.flag_key == key, some))
+        found |= _read_overrides(key, rows)
+    return found
+
+
+def forced_users(connection: Connection, key: str) -> list[str]:
+    """Return the ids of all who are forced for a flag."""
+    table = tables.overrides.c
+    return list(connection.execute(select(table.user_id).where(table.flag_key == key)).scalars())
+
+
+def with_few_overrides(connection: Connection, flag: Flag) -> Flag:
+    """Return a flag with its overrides where they are few, else with those it has already: see `FEW`."""
+    table = tables.overrides
+    rows = connection.execute(
+        select(table).where(table.c.flag_key == flag.key).order_by(table.c.user_id).limit(FEW + 1)
+    ).all()
+    return flag if len(rows) > FEW else replace(flag, overrides=_read_overrides(flag.key, rows))
 
 
 def read_flags(connection: Connection) -> dict[str, Flag]:
     """Return every flag with its overrides, by key."""
     overrides = _overrides(connection)
     rows = connection.execute(select(tables.flags).order_by(tables.flags.c.key))
-    return {row.key: _flag(row, overrides.get(row.key, ())) for row in rows}
+    return {row.key: flag_of_row(row, _read_overrides(row.key, overrides.get(row.key, ()))) for row in rows}
+
+
+def flag_rows(connection: Connection) -> Iterable[_Row]:
+    """Return the rows of all flags, by key; this folder alone sees rows."""
+    return connection.execute(select(tables.flags).order_by(tables.flags.c.key))
 
 
 def read_cascade(connection: Connection) -> Cascade:
@@ -59,20 +104,6 @@ def read_cascade(connection: Connection) -> Cascade:
         return Cascade((), row.revision, out)
 
 
-def read_snapshot(connection: Connection) -> Snapshot:
-    """Return everything a client needs, all of one moment."""
-    head = read_head(connection)
-    installation = connection.execute(select(tables.installation.c.id)).scalar_one_or_none() or ""
-    overrides = _overrides(connection)
-    flags: dict[str, Flag | BrokenFlag] = {}
-    for row in connection.execute(select(tables.flags).order_by(tables.flags.c.key)):
-        try:
-            flags[row.key] = _flag(row, overrides.get(row.key, ()))
-        except StoreFailed as error:
-            flags[row.key] = BrokenFlag(row.key, error.message)
-    return Snapshot(installation, head.revision, head.digest, flags, read_cascade(connection).live)
-
-
 def insert_flag(writing: Writing, flag: Flag) -> None:
     """Write a new flag; its overrides are written one by one."""
     writing.change(insert(tables.flags).values(key=flag.key, **_columns(flag)))
@@ -85,23 +116,34 @@ def update_flag(writing: Writing, flag: Flag) -> None:
 
 def put_override(writing: Writing, key: str, user: str, override: Override, revision: int) -> None:
     """Write an override, new or again."""
-    remove_override(writing, key, user)
+    put_overrides(writing, key, {user: (override, revision)})
+
+
+def put_overrides(writing: Writing, key: str, overrides: Mapping[str, tuple[Override, int]]) -> None:
+    """Write overrides, new or again, each with the revision of its entry."""
+    remove_overrides(writing, key, overrides)
     writing.change(
-        insert(tables.overrides).values(
-            flag_key=key,
-            user_id=user,
-            variant=str(override.variant),
-            reason=override.reason,
-            expires_at=instant(override.expires_at) if override.expires_at else None,
-            revision=revision,
-        )
+        insert(tables.overrides),
+        [
+            {
+                "flag_key": key,
+                "user_id": user,
+                "variant": str(override.variant),
+                "reason": override.reason,
+                "expires_at": instant(override.expires_at) if override.expires_at else None,
+                "revision": revision,
+            }
+            for user, (override, revision) in overrides.items()
+        ],
     )
 
 
-def remove_override(writing: Writing, key: str, user: str) -> None:
-    """Remove an override if it is there."""
-    where = (tables.overrides.c.flag_key == key) & (tables.overrides.c.user_id == user)
-    writing.change(delete(tables.overrides).where(where))
+def remove_overrides(writing: Writing, key: str, users: Iterable[str]) -> None:
+    """Remove overrides that are there."""
+    table, wanted = tables.overrides, list(users)
+    for start in range(0, len(wanted), _CHUNK):
+        some = table.c.user_id.in_(wanted[start : start + _CHUNK])
+        writing.change(delete(table).where(table.c.flag_key == key, some))
 
 
 def put_cascade(writing: Writing, models: tuple[str, ...], revision: int) -> None:
@@ -143,11 +185,11 @@ def _columns(flag: Flag) -> dict[str, object]:
     return {name: getattr(flag, name) for name in names}
 
 
-def _flag(row: _Row, overrides: Iterable[_Row]) -> Flag:
-    """Make a flag of its rows.
+def flag_of_row(row: _Row, overrides: Mapping[str, Override]) -> Flag:
+    """Make a flag of its row.
 
     Raises:
-        StoreFailed: something in them was written around the door and cannot be read.
+        StoreFailed: something in it was written around the door and cannot be read.
     """
     try:
         if not 0 <= row.share <= WHOLE:
@@ -161,13 +203,29 @@ def _flag(row: _Row, overrides: Iterable[_Row]) -> Flag:
             salt=row.salt,
             hash_version=row.hash_version,
             revision=row.revision,
-            overrides={override.user_id: _override(override) for override in overrides},
+            overrides=overrides,
         )
     except (ValueError, TypeError) as error:
-        raise StoreFailed(f"the flag {row.key!r} cannot be read: its rows hold {error}") from error
+        raise _unreadable(row.key, error) from error
 
 
-def _override(row: _Row) -> Override:
+def _read_overrides(key: str, rows: Iterable[_Row]) -> dict[str, Override]:
+    try:
+        return {row.user_id: override_of_row(row) for row in rows}
+    except (ValueError, TypeError) as error:
+        raise _unreadable(key, error) from error
+
+
+def _unreadable(key: str, error: Exception) -> StoreFailed:
+    return StoreFailed(f"the flag {key!r} cannot be read: its rows hold {error}")
+
+
+def override_of_row(row: _Row) -> Override:
+    """Make an override of its row.
+
+    Raises:
+        ValueError: it was written around the door and cannot be read.
+    """
     expires = parse_instant(row.expires_at) if row.expires_at else None
     return Override(Variant(row.variant), row.reason, expires)
 

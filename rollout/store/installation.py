@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert, select
 
 from rollout.domain.ledger import instant
 from rollout.store import tables
@@ -13,3 +13,8 @@ def insert_installation(writing: Writing, identity: str) -> None:
     """Name the installation; every entry after this carries its id."""
     writing.change(insert(tables.installation).values(one=1, id=identity, created_at=instant(writing.now)))
     writing.installation = identity
+
+
+def read_installation(connection: Connection) -> str:
+    """Return the installation's id, empty before the first start."""
+    return connection.execute(select(tables.installation.c.id)).scalar_one_or_none() or ""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from rollout.domain.errors import StoreNewer
 from rollout.resources import resource
-from rollout.store.engine import WRITE, reading, translating
+from rollout.store.engine import LONG, WRITE, reading, translating
 
 _LOCK = 0x726F6C6C  # any number that is ours: PostgreSQL's advisory lock for migrating
 
@@ -71,7 +71,8 @@ def upgrade(engine: Engine) -> SchemaStatus:
         StoreNewer: it was migrated by a newer version of this program.
         StoreUnreachable: it does not answer.
     """
-    with translating(engine), engine.connect().execution_options(**{WRITE: True}) as connection, connection.begin():
+    options = {WRITE: True, LONG: True}
+    with translating(engine), engine.connect().execution_options(**options) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         before = _status(connection)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,9 @@ POLL_SECONDS: Final = 0.05
 """How often SQLite is asked for its data version, and the longest PostgreSQL is waited for before a stop shows."""
 
 RECONNECT_SECONDS: Final = 1.0
+
+POOLED_SECONDS: Final = 0.25
+"""How often a PostgreSQL behind a pooler is asked: its notifications go to whoever has the server's connection."""
 
 
 class LedgerWatch:
@@ -47,12 +51,14 @@ class LedgerWatch:
         self._on_problem = on_problem
         self._on_look = on_look
         self._failing = False
+        self._looked = time.monotonic()
         self._stop = threading.Event()
         self._nudge = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rollout-ledger-watch", daemon=True)
 
     def start(self) -> None:
         """Start watching; `on_change` is called once at the start."""
+        self._looked = time.monotonic()
         self._thread.start()
 
     def nudge(self) -> None:
@@ -64,6 +70,11 @@ class LedgerWatch:
         self._stop.set()
         self._nudge.set()
         self._thread.join(timeout=10)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since the last look that found nothing wrong, or since the watch was made."""
+        return time.monotonic() - self._looked
 
     def _run(self) -> None:
         postgres = self._engine.dialect.name == "postgresql"
@@ -86,6 +97,10 @@ class LedgerWatch:
                 )
                 self._stop.wait(RECONNECT_SECONDS)
 
+    def _seen(self) -> None:
+        self._looked = time.monotonic()
+        self._on_look()
+
     def _changed(self) -> None:
         self._on_change()
         if self._failing:
@@ -99,13 +114,17 @@ class LedgerWatch:
             if seen != version:
                 version = seen
                 self._changed()
-            self._on_look()
+            self._seen()
             self._nudge.wait(POLL_SECONDS)
             self._nudge.clear()
 
     def _follow_postgres(self, connection: Connection) -> None:
-        connection.execute(text(f"LISTEN {CHANNEL}"))
         driver = connection.connection.driver_connection
+        served_by = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        # a pooler gives its clients numbers of its own
+        pooled = served_by != driver.info.backend_pid  # type: ignore[union-attr]  # psycopg's connection
+        if not pooled:
+            connection.execute(text(f"LISTEN {CHANNEL}"))
         connection.detach()  # in the pool it would go on listening, and pile up what it hears
         revision = -1
         while not self._stop.is_set():
@@ -113,6 +132,10 @@ class LedgerWatch:
             if now != revision:
                 revision = now
                 self._changed()
-            self._on_look()
+            self._seen()
+            if pooled:
+                self._nudge.wait(POOLED_SECONDS)
+                self._nudge.clear()
+                continue
             for _ in driver.notifies(timeout=1.0, stop_after=1):  # type: ignore[union-attr]  # psycopg's connection
                 break

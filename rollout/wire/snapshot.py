@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
 from types import MappingProxyType
@@ -35,7 +36,15 @@ _SHOWN: Final = 80
 
 def encode(snapshot: Snapshot) -> bytes:
     """Write a snapshot as compact ASCII JSON, without the reasons of overrides."""
-    document = {
+    return _compact(_document(snapshot))
+
+
+def _compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+def _document(snapshot: Snapshot) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "installation": snapshot.installation,
         "revision": snapshot.revision,
@@ -43,7 +52,32 @@ def encode(snapshot: Snapshot) -> bytes:
         "cascade": list(snapshot.cascade),
         "flags": {key: _flag_for_clients(flag) for key, flag in snapshot.flags.items()},
     }
-    return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+
+class Encoder:
+    """Writes snapshots one after another; of a flag whose overrides are the same, their text is kept."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Mapping[str, Override], bytes]] = {}
+
+    def encode(self, snapshot: Snapshot) -> bytes:
+        """Write a snapshot as `encode` does."""
+        kept: dict[str, tuple[Mapping[str, Override], bytes]] = {}
+        parts = [_compact(_document(replace(snapshot, flags={}))).removesuffix(b"{}}")]
+        for key, flag in snapshot.flags.items():
+            parts += [b"," if len(parts) > 1 else b"{", _compact(key), b":"]
+            if isinstance(flag, BrokenFlag) or not flag.overrides:
+                parts.append(_compact(_flag_for_clients(flag)))
+                continue
+            before = self._kept.get(key)
+            known = before is not None and before[0] is flag.overrides
+            overrides = before[1] if before is not None and known else _compact(_overrides_for_clients(flag))
+            kept[key] = flag.overrides, overrides
+            # what people write into the other members has its quotes escaped, so it cannot look like this one
+            head, member, tail = _compact(_flag_for_clients(replace(flag, overrides={}))).partition(b'"overrides":{}')
+            parts += [head, member.removesuffix(b"{}"), overrides, tail]
+        self._kept = kept
+        return b"".join([*parts, b"}}" if len(parts) > 1 else b"{}}"])
 
 
 def flag_document(flag: Flag) -> dict[str, Any]:
@@ -96,9 +130,15 @@ def _flag_for_clients(flag: Flag | BrokenFlag) -> dict[str, Any]:
     document = flag_document(flag)
     del document["key"]
     document["share"] = flag.share
-    for override in document["overrides"].values():
-        del override["reason"]
+    document["overrides"] = _overrides_for_clients(flag)
     return document
+
+
+def _overrides_for_clients(flag: Flag) -> dict[str, Any]:
+    return {
+        user: {"variant": str(override.variant), "expires_at": _written(override.expires_at)}
+        for user, override in flag.overrides.items()
+    }
 
 
 def _written(at: datetime | None) -> str | None:

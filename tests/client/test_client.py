@@ -5,9 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,71 +13,9 @@ import httpx
 import pytest
 
 from rollout.client import RolloutClient, current_user, default_client, set_default_client, user
-from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, Flag
-from rollout.domain.snapshot import Snapshot
+from rollout.domain.flag import MAIN_FLAG
 from rollout.wire.snapshot import encode
-
-
-class ControlPlane:
-    """Answers `GET /api/v1/snapshot` by ETag; `asked` records what came in."""
-
-    def __init__(self) -> None:
-        self.snapshot = self.at(share=0, revision=1)
-        self.status = 200
-        self.body: bytes | None = None
-        self.headers: dict[str, str] = {}
-        self.asked: list[tuple[str | None, str | None, int]] = []
-        self.news = threading.Condition()
-        plane = self
-
-        class Answering(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                status, body = plane.answer(self.path, self.headers.get("If-None-Match"))
-                with plane.news:
-                    plane.asked.append((self.headers.get("Authorization"), self.headers.get("If-None-Match"), status))
-                    plane.news.notify_all()
-                self.send_response(status)
-                for name, value in {"ETag": plane.snapshot.etag, **plane.headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-                """Keep the test's output quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    @staticmethod
-    def at(*, share: int, revision: int, installation: str = "one", **fields: object) -> Snapshot:
-        flag = Flag(MAIN_FLAG, PUBLISHED_SALT, share=share, revision=revision, **fields)  # type: ignore[arg-type]  # a builder
-        return Snapshot(installation, revision, f"{revision:064x}", {MAIN_FLAG: flag}, ("a/b:free",))
-
-    def answer(self, path: str, condition: str | None) -> tuple[int, bytes]:
-        if path != "/api/v1/snapshot":
-            return 404, b""
-        if self.status != 200:
-            return self.status, b"{}"
-        if condition == self.snapshot.etag and self.body is None:
-            return 304, b""
-        return 200, encode(self.snapshot) if self.body is None else self.body
-
-    def wait_until_asked(self, times: int) -> None:
-        """Wait until that many more questions have come in."""
-        with self.news:
-            until = len(self.asked) + times
-            assert self.news.wait_for(lambda: len(self.asked) >= until, 10), "nobody asked"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+from tests.client.control_plane import ControlPlane, eventually
 
 
 @pytest.fixture
@@ -87,14 +23,6 @@ def plane() -> Iterator[ControlPlane]:
     plane = ControlPlane()
     yield plane
     plane.stop()
-
-
-def eventually(true: Callable[[], object]) -> None:
-    """Wait for something another thread is about to bring, ten seconds at most."""
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -492,3 +420,67 @@ client.evaluate("enableLiteLLM", "ada"), client.wait_until_ready(0)
 print(threading.active_count())
 """
     assert run(code).strip() == "1"
+
+
+def test_a_follower_that_does_not_run_is_a_problem_and_sends_everybody_direct_until_it_runs(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    now, hanging, answered = [1000.0], threading.Event(), threading.Event()
+    asked: list[httpx.Request] = []
+
+    def stuck(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) > 1:
+            hanging.set()
+            answered.wait(60)
+        return httpx.Response(200, content=encode(plane.at(share=100_000, revision=1)))
+
+    with RolloutClient(
+        "http://x",
+        environ={},
+        data_dir=tmp_path,
+        transport=httpx.MockTransport(stuck),
+        poll_interval=0.01,
+        clock=lambda: now[0],
+        monotonic=lambda: now[0],
+    ) as client:
+        assert client.wait_until_ready(10)
+        assert client.is_on(MAIN_FLAG, "ada")
+        assert hanging.wait(60)
+        now[0] += 100.0
+        assert client.evaluate(MAIN_FLAG, "ada").cause == "kill_switch"
+        (problem,) = client.status().problems
+        assert "--enable-threads" in problem
+        answered.set()
+
+        def again() -> bool:
+            now[0] += 0.3
+            return client.is_on(MAIN_FLAG, "ada")
+
+        eventually(again)
+        assert client.status().problems == ()
+
+
+def test_a_fork_that_runs_no_hooks_is_noticed(plane: ControlPlane, make: Any) -> None:
+    now = [0.0]
+    client = make(clock=lambda: now[0])
+    assert client.wait_until_ready(10)
+    parents = client.follower_thread
+    client._pid -= 1  # as a child sees it whose parent forked in C
+    now[0] += 1.0
+    client.is_on(MAIN_FLAG, "ada")
+    assert client.follower_thread is not parents
+    assert client.wait_until_ready(10)
+
+
+def test_a_follower_that_died_is_followed_by_another(plane: ControlPlane, make: Any) -> None:
+    now = [0.0]
+    client = make(clock=lambda: now[0], monotonic=lambda: now[0])
+    assert client.wait_until_ready(10)
+    dead = client.follower_thread
+    client._follower._pid -= 1  # it ends by itself, as one does that finds itself in a forked child
+    dead.join(10)
+    plane.snapshot = plane.at(share=100_000, revision=2, killed=True)
+    now[0] += 10.0
+    client.is_on(MAIN_FLAG, "ada")
+    eventually(lambda: client.evaluate(MAIN_FLAG, "ada").cause == "kill_switch")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rollout.client.environment import ENABLED, FORCE_USERS, KILL, PERCENTAGE, read_overrides
 from rollout.domain.local import SILENT, LocalOverrides
+from rollout.settings import parse_settings
 
 anything = st.text(st.characters(), max_size=30) | st.sampled_from(
     ["yes", "0", "10", "NaN", "1e3", " ", "50%", "\ud800"]
@@ -17,7 +18,7 @@ def test_no_environment_makes_reading_raise(environ: dict[str, str]) -> None:
     read = read_overrides(environ)
     assert read.share is None or 0 <= read.share <= 100_000
     assert "" not in read.force_users
-    assert len(read.problems) <= 3
+    assert len(read.problems) <= 4
 
 
 def test_an_empty_environment_is_silent() -> None:
@@ -66,3 +67,70 @@ def test_an_unreadable_enabled_means_a_share_of_0_even_beside_a_good_percentage(
     read = read_overrides({ENABLED: "maybe", PERCENTAGE: "50"})
     assert (read.enabled, read.share) == (None, 0)
     assert ENABLED in read.problems[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('"/run/kill"', "'/run/kill'", '/run/kill"', "\u201c/run/kill\u201d", "/run/\x1bkill"),
+        *("~/kill", "~ada/kill", "$HOME/kill", "${HOME}/kill", "%TEMP%/kill"),
+        *("file:///run/kill", "file:/run/kill", "https://host/kill"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["ROLLOUT_KILL_FILE", "ROLLOUT_DATA_DIR"])
+def test_a_place_where_nobody_would_look_for_a_kill_file_kills_and_is_said(variable: str, text: str) -> None:
+    read = read_overrides({variable: text})
+    assert read.killed
+    (problem,) = read.problems
+    assert variable in problem
+    assert "all goes direct" in problem
+    if variable == "ROLLOUT_DATA_DIR":  # for a server it is more than the place of a kill file
+        assert [each.variable for each in parse_settings({variable: text}).problems] == [variable]
+
+
+@pytest.mark.parametrize("text", ["/run/kill", "kill", "../a b/kill.now", "/srv/50%/kill", "/run/o'brien/kill"])
+def test_a_plain_path_is_taken_as_it_is(text: str) -> None:
+    assert read_overrides({"ROLLOUT_KILL_FILE": text}) == SILENT
+    assert parse_settings({"ROLLOUT_KILL_FILE": text}).problems == ()
+
+
+def test_a_named_kill_file_makes_the_data_folder_no_matter_of_kills() -> None:
+    assert not read_overrides({"ROLLOUT_KILL_FILE": "/run/kill", "ROLLOUT_DATA_DIR": "~/data"}).killed
+
+
+@pytest.mark.parametrize("text", ['"true"', "'1'", '"false"', "true # for now", "$KILL", "y", "\u201ctrue\u201d"])
+def test_a_switch_in_quotation_marks_fails_safe_and_is_said(text: str) -> None:
+    assert read_overrides({KILL: text}).killed
+    assert read_overrides({ENABLED: text}).share == 0
+    assert read_overrides({KILL: text}).problems
+    assert read_overrides({ENABLED: text}).problems
+
+
+@pytest.mark.parametrize("text", ['"50"', "'0.5'", "50 percent", "$SHARE", "50;60"])
+def test_a_percentage_in_quotation_marks_means_nobody_and_is_said(text: str) -> None:
+    assert read_overrides({PERCENTAGE: text}).share == 0
+    assert read_overrides({PERCENTAGE: text}).problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"ada,bob"', "'ada'", 'ada,"bob"', '["ada", "bob"]', "[ada]", "ada;bob", "{ada: on}", "ada\nbob", "ada,\x00"],
+)
+def test_users_in_another_notation_are_not_forced_and_that_is_said(text: str) -> None:
+    read = read_overrides({FORCE_USERS: text})
+    assert read.force_users == frozenset()
+    (problem,) = read.problems
+    assert FORCE_USERS in problem
+    assert "nobody is forced" in problem
+
+
+def test_a_user_with_an_apostrophe_or_a_blank_is_forced() -> None:
+    assert read_overrides({FORCE_USERS: "o'brien, åsa berg"}).force_users == {"o'brien", "åsa berg"}
+
+
+@pytest.mark.parametrize("variable", ["OPENROUTER_API_KEY", "ROLLOUT_TOKEN", "LITELLM_MASTER_KEY", "ROLLOUT_SALT"])
+def test_a_secret_in_quotation_marks_is_said_and_never_shown(variable: str) -> None:
+    (problem,) = parse_settings({variable: '"sk-secret"'}).problems
+    assert problem.variable == variable
+    assert "quotation mark" in str(problem)
+    assert "secret" not in str(problem)

@@ -1,5 +1,7 @@
 """The kill file: it acts when it appears, and a path that cannot be looked at kills."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from rollout.client.killfile import EVERY, KillFile
@@ -62,3 +64,24 @@ def test_a_dangling_link_counts_as_there(tmp_path: Path) -> None:
 
 def test_nowhere_never_kills() -> None:
     assert not KillFile(None).look(0.0)
+
+
+def test_a_folder_in_its_place_kills_and_is_said(tmp_path: Path) -> None:
+    file = KillFile(tmp_path)
+    assert file.look(0.0)
+    assert file.problem
+    assert "folder" in file.problem
+
+
+def test_a_place_that_depends_on_a_working_folder_that_is_gone_kills(tmp_path: Path) -> None:
+    program = f"""
+import os
+from pathlib import Path
+from rollout.client.killfile import KillFile
+os.mkdir({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir({str(tmp_path / "gone")!r})
+file = KillFile(Path("kill"))
+print(file.look(0.0), file.problem)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("True"), done.stdout
+    assert "working folder" in done.stdout

@@ -19,8 +19,10 @@ from rollout.control.access import (
     session_of,
     sign_out,
 )
+from rollout.control.flags import set_override
 from rollout.domain.access import hash_secret
 from rollout.domain.errors import InvalidValue, NotFound, NotSignedIn
+from rollout.domain.flag import MAIN_FLAG, Variant
 from rollout.domain.ledger import Action
 from rollout.domain.roles import Role
 from rollout.domain.sentences import sentence
@@ -224,3 +226,25 @@ def test_what_was_used_is_noted_without_an_entry(door: Door, clock: Clock) -> No
 def test_a_wrong_code_does_not_wait_for_a_writer(door: Door) -> None:
     with door.writing(), pytest.raises(NotSignedIn):
         redeem(door, "a guess")
+
+
+def test_a_clock_that_was_ahead_once_is_not_latched(door: Door, clock: Clock) -> None:
+    right = clock.now
+    clock.move(timedelta(days=400))
+    invite(door, "eva", Role.ADMIN, actor="cli:eva")
+    clock.now = right
+    code = invite(door, "jan", Role.ADMIN, actor="cli:jan")
+    opened = redeem(door, code)
+    assert opened.session.code_expires_at == right + CODE_LIFETIME
+    assert opened.expires_at == right + SESSION_LIFETIME
+    soon = right + timedelta(days=30)
+    set_override(door, MAIN_FLAG, "ada", Variant.ON, actor="jan", expires_at=soon)
+    with pytest.raises(InvalidValue, match="past"):
+        set_override(door, MAIN_FLAG, "bob", Variant.ON, actor="jan", expires_at=right - timedelta(days=1))
+    with door.reading() as connection:
+        moments = [entry.at for entry in list_entries(connection, AuditFilter(), limit=50)]
+        assert moments == sorted(moments, reverse=True)  # the ledger's own order stays that of its revisions
+        assert verify_ledger(connection).ok
+    clock.move(CODE_LIFETIME)
+    with pytest.raises(NotSignedIn):
+        redeem(door, code)

@@ -14,8 +14,9 @@ from rollout.domain.errors import InvalidValue, NotFound, PreflightFailed, Rollo
 from rollout.domain.flag import MAIN_FLAG, PUBLISHED_SALT, Flag, Override, Variant
 from rollout.domain.ledger import Action, Entry
 from rollout.store.door import Door
-from rollout.store.flags import read_flag, read_flags, read_snapshot
+from rollout.store.flags import read_flag, read_flags
 from rollout.store.ledger import AuditFilter, list_entries, read_head, verify_ledger
+from rollout.store.snapshots import read_snapshot
 from tests.databases import INSTALLATION, START, Clock, Database
 
 ANNA = "anna@example.org"

@@ -16,8 +16,9 @@ from rollout.domain.errors import InvalidValue, NotFound
 from rollout.domain.flag import Path
 from rollout.domain.ledger import Action, Entry
 from rollout.store.door import Door
-from rollout.store.flags import read_cascade, read_snapshot
+from rollout.store.flags import read_cascade
 from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
+from rollout.store.snapshots import read_snapshot
 from tests.databases import START, Clock, Database
 
 ONE, TWO, THREE = "one/a:free", "two/b:free", "three/c:free"

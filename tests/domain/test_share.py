@@ -1,5 +1,6 @@
 """Percentages and shares: exact, or refused."""
 
+import decimal
 from decimal import Decimal
 
 import pytest
@@ -48,3 +49,29 @@ def test_anything_is_a_share_or_refused(said: object) -> None:
 
 def test_whole_percentages_are_said_without_a_fraction() -> None:
     assert [percentage_text(share) for share in (0, 1, 12_500, 100_000)] == ["0 %", "0.001 %", "12.5 %", "100 %"]
+
+
+HOSTS = {
+    "three digits": decimal.Context(prec=3),
+    "one digit, rounded up": decimal.Context(prec=1, rounding=decimal.ROUND_UP),
+    "every signal raises": decimal.Context(prec=3, traps=list(decimal.Context().flags)),
+    "no signal raises": decimal.Context(prec=3, traps=[]),
+    "small exponents": decimal.Context(prec=3, Emin=-1, Emax=1, clamp=1),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@given(share=st.integers(0, WHOLE))
+def test_the_host_applications_decimal_context_changes_no_share(host: str, share: int) -> None:
+    with decimal.localcontext(HOSTS[host]):
+        assert parse_percentage(percentage_of(share)) == share
+        assert parse_percentage(f"{share / 1000:.3f}") == share
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    "text", ["NaN", "sNaN", "inf", "-0.001", "100.001", "12.3456", "1e-999999999", "1e999999999", "x"]
+)
+def test_no_decimal_context_makes_a_bad_percentage_anything_but_refused(host: str, text: str) -> None:
+    with decimal.localcontext(HOSTS[host]), pytest.raises(InvalidValue):
+        parse_percentage(text)

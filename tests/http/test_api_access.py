@@ -29,6 +29,7 @@ ROUTES: list[tuple[str, str, str, object, Role]] = [
     ("GET", "/api/v1/audit/{revision}", "/api/v1/audit/1", None, VIEWER),
     ("GET", "/api/v1/openapi.json", "/api/v1/openapi.json", None, VIEWER),
     ("PATCH", "/api/v1/flags/{key}", FLAG, {"percentage": 1}, OPERATOR),
+    ("POST", "/api/v1/flags/{key}/overrides", f"{FLAG}/overrides", {"overrides": {}}, OPERATOR),
     ("PUT", "/api/v1/flags/{key}/overrides/{user:path}", f"{FLAG}/overrides/u", {"variant": "on"}, OPERATOR),
     ("DELETE", "/api/v1/flags/{key}/overrides/{user:path}", f"{FLAG}/overrides/u", None, OPERATOR),
     ("POST", "/api/v1/flags/{key}/kill", f"{FLAG}/kill", None, OPERATOR),

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import httpx
 import pytest
 
 from rollout.domain.flag import MAIN_FLAG
+from rollout.domain.ledger import instant
 from rollout.domain.roles import Role
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
+from tests.databases import START
 from tests.http.api_support import FLAG, MODELS, World, a_world, assert_problem
 
 
@@ -259,3 +262,49 @@ async def test_a_kill_by_another_process_shows_within_two_seconds(world: World) 
             await anyio.sleep(0.02)
     assert now.json()["flags"]["enableLiteLLM"]["killed"] is True
     assert world.plane.holder.evaluate(MAIN_FLAG, "anyone").cause == "kill_switch"
+
+
+async def test_many_overrides_are_set_and_removed_in_one_request(world: World) -> None:
+    wanted = {"a/b %": {"variant": "on", "reason": "tester"}, "åsa": {"variant": "off"}}
+    async with world.client(Role.OPERATOR) as client:
+        answer = await client.post(f"{FLAG}/overrides", json={"overrides": wanted})
+        assert {user: each["variant"] for user, each in answer.json()["overrides"].items()} == {
+            "a/b %": "on",
+            "åsa": "off",
+        }
+        before = world.head().revision
+        again = await client.post(f"{FLAG}/overrides", json={"overrides": {**wanted, "nobody": None}})
+        assert again.json() == answer.json()
+        assert world.head().revision == before
+        gone = await client.post(f"{FLAG}/overrides", json={"overrides": {"åsa": None}, "reason": "done"})
+        assert list(gone.json()["overrides"]) == ["a/b %"]
+        for bad in ({"bob": {"variant": "maybe"}}, {"b\0b": None}, {"": None}, {"bob": {"variant": "on", "until": 1}}):
+            assert_problem(
+                await client.post(f"{FLAG}/overrides", json={"overrides": {"ada": {"variant": "on"}, **bad}}), 422
+            )
+        past = {"ada": {"variant": "on"}, "bob": {"variant": "on", "expires_at": "2001-01-01T00:00:00Z"}}
+        assert_problem(await client.post(f"{FLAG}/overrides", json={"overrides": past}), 422)
+        assert world.head().revision == before + 1
+    async with world.client(Role.VIEWER) as client:
+        assert_problem(await client.post(f"{FLAG}/overrides", json={"overrides": {}}), 403)
+
+
+async def test_an_override_that_ends_leaves_the_snapshot_without_a_change(tmp_path: Path) -> None:
+    now = [START]
+    with a_world(tmp_path, clock=lambda: now[0]) as world:
+        async with world.client(Role.ADMIN) as client:
+            ends = instant(START + timedelta(hours=1))
+            await client.put(f"{FLAG}/overrides/guest", json={"variant": "on", "expires_at": ends})
+            before = await client.get("/api/v1/snapshot")
+            assert "guest" in before.text
+            now[0] += timedelta(hours=2)
+            condition = {"If-None-Match": before.headers["ETag"]}
+            with anyio.fail_after(60):
+                while (  # noqa: ASYNC110 - the watch's thread sets no event
+                    after := await client.get("/api/v1/snapshot", headers=condition)
+                ).status_code == 304:
+                    await anyio.sleep(0.02)
+            assert "guest" not in after.text
+            assert after.json()["revision"] == before.json()["revision"]
+            again = await client.get("/api/v1/snapshot", headers={"If-None-Match": after.headers["ETag"]})
+            assert again.status_code == 304

@@ -12,7 +12,8 @@ from rollout.domain.flag import MAIN_FLAG, BrokenFlag, Flag, Variant
 from rollout.domain.roles import Role
 from rollout.store.access import tokens_by_hash
 from rollout.store.door import Door
-from rollout.store.flags import read_cascade, read_flag, read_snapshot
+from rollout.store.flags import read_cascade, read_flag
+from rollout.store.snapshots import read_snapshot
 from tests.databases import Database
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from rollout.client.forks import held
 from rollout.dispatch.senders.seam import AsyncSender, Sender
 from rollout.network import DIRECT, Network
 
 
 def make_sender(network: Network = DIRECT) -> Sender:
     """Return a synchronous sender; it opens nothing before its first call."""
-    from rollout.dispatch.senders.sync_httpx import HttpxSender
+    with held():
+        from rollout.dispatch.senders.sync_httpx import HttpxSender
 
-    return HttpxSender(network=network)
+        return HttpxSender(network=network)
 
 
 def make_async_sender(network: Network = DIRECT) -> AsyncSender:
@@ -21,10 +23,11 @@ def make_async_sender(network: Network = DIRECT) -> AsyncSender:
         installed = find_spec("aiohttp") is not None
     except (ImportError, ValueError):
         installed = False
-    if installed:
-        from rollout.dispatch.senders.async_aiohttp import AiohttpSender
+    with held():
+        if installed:
+            from rollout.dispatch.senders.async_aiohttp import AiohttpSender
 
-        return AiohttpSender(network)
-    from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
+            return AiohttpSender(network)
+        from rollout.dispatch.senders.async_httpx import AsyncHttpxSender
 
-    return AsyncHttpxSender(network)
+        return AsyncHttpxSender(network)

@@ -93,6 +93,13 @@ class OverrideBody(_Closed):
     expires_at: Moment = None
 
 
+class OverridesBody(_Closed):
+    """Force many users; null stops forcing one, and `reason` says why."""
+
+    overrides: dict[UserId, OverrideBody | None]
+    reason: StrictStr | None = None
+
+
 class ReasonBody(_Closed):
     """Why."""
 
