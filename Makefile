@@ -8,7 +8,7 @@ UNIT_TESTS = tests/domain tests/resilience tests/wire tests/client tests/control
 FAST_TESTS = not postgres and not litellm and not browser and not processes and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench locks clean
+.PHONY: help run test soak check bench locks clean
 
 help: ## list what can be done
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -20,6 +20,10 @@ run: ## set up, then run the control plane, the completions endpoint and LiteLLM
 test: ## set up, then run every test, the real parts included, with coverage (ARGS=... for pytest)
 	@$(SET_UP) .venv locks/dev.txt
 	@exec $(IN_VENV) bin/test.py $(ARGS)
+
+soak: ## set up, then minutes of mixed faults under load, beside LiteLLM alone
+	@$(SET_UP) .venv locks/dev.txt
+	@exec $(IN_VENV) bin/test.py -m soak -s
 
 check: ## formatter, linter, types and the unit tests, under a minute
 	@$(SET_UP) .venv locks/dev.txt

@@ -3,7 +3,8 @@
     .venv/bin/python bin/test.py [arguments for pytest]
 
 The real parts are LiteLLM, PostgreSQL, a browser and Node.js. What cannot be had is reported as not run, and fails when
-CI is set. With arguments for pytest the coverage is printed and not judged.
+CI is set. With arguments for pytest the coverage is printed and not judged. Tests marked `soak` run only if an argument
+asks for them, as `make soak` does.
 
 Tests find what was found here through ROLLOUT_TEST_POSTGRES_BIN (the folder of initdb; unset: not to be had) and
 ROLLOUT_TEST_CHROMIUM (a browser's path; empty: Playwright's own).
@@ -102,7 +103,7 @@ def get_parts() -> dict[str, str]:
 def main(arguments: Sequence[str]) -> int:
     """Run as a program; return the exit code."""
     missing = get_parts()
-    marks = ("-m", " and ".join(f"not {mark}" for mark in missing)) if missing else ()
+    marks = ("-m", " and ".join(f"not {mark}" for mark in ("soak", *missing)))  # an `-m` among the arguments beats it
     ran(python("-m", "coverage", "erase"))
     passed = ran(python("-m", "coverage", "run", "-m", "pytest", *marks, *arguments))
     ran(python("-m", "coverage", "combine", "--quiet"))

@@ -22,7 +22,7 @@ from rollout.simulator import Fault, Kind, World, running
 from rollout.simulator.account import Account
 from tests.faults.upstreams import MODELS, ROOT, UPSTREAM_KEY, litellm, warm
 
-pytestmark = [pytest.mark.litellm, pytest.mark.processes]
+pytestmark = [pytest.mark.litellm, pytest.mark.processes, pytest.mark.soak]
 
 SEED: Final = 11
 SECONDS: Final = 130.0
