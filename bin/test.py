@@ -2,9 +2,9 @@
 
     .venv/bin/python bin/test.py [arguments for pytest]
 
-The real parts are LiteLLM, PostgreSQL, a browser and Node.js. What cannot be had is reported as not run, and fails when
-CI is set. With arguments for pytest the coverage is printed and not judged. Tests marked `soak` run only if an argument
-asks for them, as `make soak` does.
+The real parts are LiteLLM, PostgreSQL, PgBouncer, nginx, a browser and Node.js. What cannot be had is reported as not
+run, and fails if CI is set. With arguments for pytest the coverage is printed and not judged. Tests marked `soak` run
+only if an argument asks for them, as `make soak` does.
 
 Tests find what was found here through ROLLOUT_TEST_POSTGRES_BIN (the folder of initdb; unset: not to be had) and
 ROLLOUT_TEST_CHROMIUM (a browser's path; empty: Playwright's own).
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = ("nginx", "pgbouncer")  # each the name of a mark, of the program it needs and of the package
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 GROUND_FLOOR = "rollout/domain/*,rollout/settings.py,rollout/resources.py"
 
@@ -41,7 +42,7 @@ def from_the_system(package: str) -> bool:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     print(f"installing {package} ...", flush=True)
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    os.environ |= {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # the second: no service is started
     ran(("apt-get", "update", "-qq"), quiet=True)
     return ran(("apt-get", "install", "-y", "-qq", "--no-install-recommends", package), quiet=True)
 
@@ -95,6 +96,10 @@ def get_parts() -> dict[str, str]:
         missing["browser"] = "no browser; install chromium"
     else:
         os.environ["ROLLOUT_TEST_CHROMIUM"] = browser
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))  # not on everybody's PATH
+    for name in PROGRAMS:
+        if shutil.which(name, path=path) is None and not from_the_system(name):
+            missing[name] = f"{name} is not installed; install its package"
     if not (shutil.which("node") and shutil.which("npm")):
         missing["node"] = "no Node.js; install node and npm"
     return missing

@@ -8,7 +8,7 @@ after it runs: what they write, one entry and then the head, is allowed as befor
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 
 _SQLITE = (
     "DROP TRIGGER ledger_personal_insert",

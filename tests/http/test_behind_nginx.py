@@ -20,6 +20,7 @@ import pytest
 
 from tests.network.corporate import Authority
 
+pytestmark = [pytest.mark.nginx, pytest.mark.processes]
 NAME = "flags.example"
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import queue
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -62,9 +60,8 @@ def test_a_database_that_falls_silent_is_said_and_found_again(postgres: Server, 
 
 
 @pytest.mark.postgres
+@pytest.mark.pgbouncer
 def test_everything_works_through_pgbouncer_in_transaction_mode(postgres: Server, tmp_path: Path) -> None:
-    if shutil.which("pgbouncer") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no pgbouncer is installed")
     with postgres.database() as name, pgbouncer(postgres, tmp_path, postgres.url(name)) as url:
         mine, other = open_engine(url), open_engine(url)
         try:
