@@ -153,7 +153,7 @@ class Supervisor(Gateway):
         """Start LiteLLM, watch it to its end, and wait before the next start."""
         problem = self._cannot_start()
         if problem is None:
-            self._enter(GatewayPhase.STARTING, "LiteLLM is starting; that takes 5 to 30 seconds", pid=None)
+            self._enter(GatewayPhase.STARTING, f"{self._start()}; that takes 5 to 30 seconds", pid=None)
             try:
                 problem = await self._watched()
             except OSError as error:
@@ -169,6 +169,10 @@ class Supervisor(Gateway):
         else:
             self._enter(GatewayPhase.FAILED, problem, answering=False, last_error=problem)
         await self._pause()
+
+    def _start(self) -> str:
+        """Return what is being done, as a sentence that does not hide that LiteLLM ended by itself before."""
+        return f"{self._state.last_error}; it is starting again" if self._state.restarts else "LiteLLM is starting"
 
     def _cannot_start(self) -> str | None:
         try:

@@ -146,6 +146,8 @@ async def test_a_killed_process_is_started_again(tmp_path: Path, free_port: int)
         broken = await it.becomes(P.RESTARTING)
         assert "SIGKILL" in broken.detail
         assert (broken.pid, broken.answering, broken.restarts) == (None, False, 1)
+        again = await it.becomes(P.STARTING, after=it.states.index(broken))
+        assert "SIGKILL" in again.detail, "a start after a crash must not look like the first one"
         second = await it.becomes(P.HEALTHY, after=it.states.index(broken))
         assert second.pid != first.pid
         assert "SIGKILL" in str(second.last_error)
