@@ -58,7 +58,7 @@ def check_environment(settings: Settings, environ: Mapping[str, str], now: float
     local = read_overrides(environ)
     found += [Finding("overrides", Level.FAIL, problem) for problem in local.problems]
     if local.killed:
-        found.append(Finding("overrides", Level.WARN, "FORCE_DIRECT_OPENROUTER is set: processes here go direct"))
+        found.append(Finding("overrides", Level.WARN, "the environment kills: processes here go direct"))
     if local.enabled is not None:
         said = f"LITELLM_ENABLED says {'yes' if local.enabled else 'no'} here, whatever is stored"
         found.append(Finding("overrides", Level.WARN, said))

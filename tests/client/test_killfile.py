@@ -89,8 +89,7 @@ def test_a_named_file_whose_folder_is_not_there_is_said_until_it_is(tmp_path: Pa
     assert file.problem
     assert "ROLLOUT_KILL_FILE" in file.problem
     (tmp_path / "ops").mkdir()
-    assert not file.look(1.0)
-    assert file.problem is None
+    assert (file.look(1.0), file.problem) == (False, None)
     (tmp_path / "ops" / "kill").touch()
     assert file.look(2.0)
 
