@@ -7,7 +7,8 @@
     ROLLOUT_KILL_FILE           see `killfile`         no path: killed
     ROLLOUT_DATA_DIR            where it lies else     no path: killed
 
-Empty means unset. What cannot be read fails towards the direct path and is said in a sentence.
+Empty means unset. What cannot be read fails towards the direct path and is said in a sentence. A name in another case
+is not read: that is said too, and a kill under such a name counts.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ PERCENTAGE: Final = "LITELLM_ROLLOUT_PERCENTAGE"
 FORCE_USERS: Final = "LITELLM_FORCE_USERS"
 
 _SHOWN: Final = 60
-_OTHER_COMMAS: Final = frozenset(";\uff0c\uff1b\u3001\u060c\u061b")  # the last ones of East Asian and Arabic keyboards
-
+_OTHER_COMMAS: Final = frozenset(";\uff0c\uff1b\u3001\u060c\u061b")
+"""The semicolon, and what East Asian and Arabic keyboards have for it and for the comma."""
 
 _NAMES: Final = frozenset({KILL, ENABLED, PERCENTAGE, FORCE_USERS, KILL_FILE})
 """What is read under exactly this name; DATA_DIR has other readers than a kill."""
@@ -74,9 +75,13 @@ def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
         problems.append(f"{place} is {shown} and {why}: until then no kill file is found, so all goes direct")
     for name in environ:
         if name not in _NAMES and (meant := name.strip().upper()) in _NAMES and given(environ, name) is not None:
-            # who writes the kill switch so would see nothing happen
-            killed = killed or (meant in {KILL, KILL_FILE} and read_switch(environ[name]) is not False)
-            problems.append(f"{name!r} is set and is not read: the name of the variable is {meant}")
+            # whoever writes the kill switch so would see nothing happen
+            kills = meant in {KILL, KILL_FILE} and read_switch(environ[name]) is not False
+            killed = killed or kills
+            problems.append(
+                f"{name!r} is set and is not read: the name of the variable is {meant}"
+                + ("; until then this process is killed, all goes direct" if kills else "")
+            )
     return LocalOverrides(
         killed=killed,
         enabled=enabled,

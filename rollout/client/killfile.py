@@ -64,7 +64,7 @@ class KillFile:
         try:
             found = os.lstat(self._path)
         except FileNotFoundError:
-            if self._named and not self._lost and not self._path.parent.is_dir():
+            if self._named and not self._lost and not os.path.isdir(self._path.parent):  # noqa: PTH112 - it never raises
                 # no doubt about a kill: nobody can have made a file there
                 self.exists = False
                 self._say(
