@@ -40,7 +40,7 @@ def write_whole(path: Path, content: bytes, *, forced: bool = False, wait: bool 
         _write_to(path, content, wait=wait)
         return
     place = Path(os.path.realpath(path))
-    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:100]}.", suffix=".new")  # mode 0600
+    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name[:50]}.", suffix=".new")  # mode 0600
     beside = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _END: Final = "-----END CERTIFICATE-----"
+_UNKNOWN_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR_* of a certificate whose issuer is not known; other faults no certificate of ours puts right."""
 
 
 class ProxyUnusable(Exception):
@@ -205,6 +207,8 @@ def _why(error: BaseException) -> str:
             return str(cause)
         # aiohttp's own errors are of these classes too, and say nothing themselves
         if isinstance(cause, ssl.SSLCertVerificationError) and (said := getattr(cause, "verify_message", None)):
+            if cause.verify_code not in _UNKNOWN_ISSUER:
+                return f"its certificate is not trusted ({said})"
             return f"its certificate is not trusted ({said}); put a CA of your own into SSL_CERT_FILE"
         if isinstance(cause, ssl.SSLError) and (said := getattr(cause, "reason", None)):
             return f"TLS failed ({said.replace('_', ' ').lower()})"

@@ -7,6 +7,7 @@ reported, never guessed: a `Problem` names the variable and what stands instead.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -79,8 +80,9 @@ class Settings:
     """Everything the environment says, but the overrides of the flag (see `rollout.client.environment`).
 
     `litellm_url` and `openrouter_url` in `upstreams` are defaults where the variables are unset;
-    `litellm_is_ours` and `openrouter_given` say which, and `port_given` the same of `port`. `problems` lists what
-    could not be read, `notes` what somebody else than a person set and is left aside.
+    `litellm_is_ours` and `openrouter_given` say which, and `port_given` and `kill_file_given` the same of `port` and
+    `kill_file`. `problems` lists what could not be read, `notes` what somebody else than a person set and is left
+    aside.
     """
 
     upstreams: Upstreams = field(default_factory=Upstreams)
@@ -99,6 +101,7 @@ class Settings:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     cors_origins: tuple[str, ...] = ()
     kill_file: Path = Path("data/kill")
+    kill_file_given: bool = False
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
 
@@ -114,7 +117,12 @@ def given(environ: Mapping[str, str], name: str) -> str | None:
     return environ.get(name, "").strip() or None
 
 
-_QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019"
+_QUOTES: Final = "\"'`\u201c\u201d\u201e\u201a\u2018\u2019\u00ab\u00bb"
+_VARIABLE: Final = re.compile(r"\$|%\w+%|\{|\}|@\w+@")
+_PATTERN: Final = re.compile(r"[*?<>|\[\]]")
+_ASSIGNMENT: Final = re.compile(r"(?:export|set)\s|[A-Z]+_\w*\s*=")
+_NO_PLACES: Final = frozenset({"-", "none", "null", "nil", "undefined", "false", "true"})
+_NOTHING_AFTER: Final = (";", ",", ":")
 
 
 def why_quoted(text: str) -> str | None:
@@ -124,19 +132,43 @@ def why_quoted(text: str) -> str | None:
     return None
 
 
+def why_commented(text: str) -> str | None:
+    """Say what is wrong with a value that an env file left its comment in; None if nothing is."""
+    if re.search(r"\s#", text):
+        return "holds a comment, which some env files keep; write it without"
+    return None
+
+
+def why_assigned(text: str) -> str | None:
+    """Say what is wrong with a value that repeats a variable's name; None if nothing is."""
+    if _ASSIGNMENT.match(text):
+        return "begins with the name of a variable; write the value alone"
+    return None
+
+
 def why_no_path(text: str) -> str | None:
     """Say why a path cannot be meant as it stands; None where it can.
 
-    Nobody expands `~` and `$HOME` in an env file, so they would name a place that is never looked at.
+    Nobody expands `~` and `$HOME` in an env file, so they would name a place that is never looked at. The same holds
+    for what a template, a shell or a list leaves in it.
     """
-    if (quoted := why_quoted(text)) is not None:
-        return quoted
+    for check in (why_quoted, why_commented, why_assigned):
+        if (why := check(text)) is not None:
+            return why
     if text.startswith("~"):
         return "begins with ~, which only a shell expands; write the whole path"
-    if "$" in text or (text.startswith("%") and text.count("%") > 1):
-        return "holds a variable, which only a shell expands; write the whole path"
+    if _VARIABLE.search(text):
+        return "holds a variable, which only a shell or a template expands; write the whole path"
     if "://" in text or text.lower().startswith("file:"):
         return "is a URL; write a path"
+    if _PATTERN.search(text):
+        return "holds a pattern or a placeholder; write the whole path"
+    if text.lower() in _NO_PLACES or read_switch(text) is not None:
+        return "is a word and no path; write the whole path, or unset it"
+    if text.endswith(_NOTHING_AFTER):
+        return f"ends with {text[-1]!r}, which lists have between their values; write one path"
+    if "\\" in text and os.sep != "\\":
+        return "holds a backslash, and nobody reads it as anything else here; write the path as it is"
     if not text.isprintable():
         return "holds a character that cannot be printed; write it again"
     return None
@@ -195,6 +227,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         allowed_hosts=_names(given(environ, "ROLLOUT_ALLOWED_HOSTS") or ""),
         cors_origins=read("ROLLOUT_CORS_ORIGINS", _origins, (), "origins such as https://app.example, and commas"),
         kill_file=Path(given(environ, KILL_FILE) or data_dir / "kill"),
+        kill_file_given=given(environ, KILL_FILE) is not None,
         trusted_proxies=read(
             "ROLLOUT_TRUSTED_PROXIES", _networks, (), "comma-separated addresses or networks such as 10.0.0.0/8"
         ),

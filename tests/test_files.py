@@ -79,3 +79,9 @@ def test_a_folder_is_refused_and_nothing_is_left_behind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         write_whole(loop, b"x")
     assert {each.name for each in tmp_path.iterdir()} == {"folder", "loop"}
+
+
+def test_a_name_as_long_as_names_may_be_is_written(tmp_path: Path) -> None:
+    file = tmp_path / ("\N{CAT FACE}" * 63)  # 252 bytes of 255
+    write_whole(file, b"new")
+    assert list(tmp_path.iterdir()) == [file]

@@ -61,7 +61,7 @@ FLOORS: Final = {
     "gateway": may("domain wire settings network resources files", "httpx yaml"),  # resources: where its lock lies
     # beside them
     "telemetry": may("domain stats wire"),
-    "simulator": may("wire", "starlette uvicorn"),
+    "simulator": may("wire files", "starlette uvicorn"),
     # 4
     "http": may(BELOW_HTTP, "fastapi pydantic starlette jinja2 markupsafe"),
     # 5

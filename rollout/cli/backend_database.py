@@ -242,7 +242,9 @@ class DatabaseBackend:
         user = targeting_key(context.get("targetingKey"))
         settings = self._settings
         holder = Holder(
-            read_overrides(self._environ), KillFile(settings.kill_file), salt=settings.salt or PUBLISHED_SALT
+            read_overrides(self._environ),
+            KillFile(settings.kill_file, named=settings.kill_file_given),
+            salt=settings.salt or PUBLISHED_SALT,
         )
         with self._door.reading() as connection:
             snapshot = read_snapshot(connection)

@@ -58,7 +58,7 @@ def check_environment(settings: Settings, environ: Mapping[str, str], now: float
     local = read_overrides(environ)
     found += [Finding("overrides", Level.FAIL, problem) for problem in local.problems]
     if local.killed:
-        found.append(Finding("overrides", Level.WARN, "FORCE_DIRECT_OPENROUTER is set: processes here go direct"))
+        found.append(Finding("overrides", Level.WARN, "the environment kills: processes here go direct"))
     if local.enabled is not None:
         said = f"LITELLM_ENABLED says {'yes' if local.enabled else 'no'} here, whatever is stored"
         found.append(Finding("overrides", Level.WARN, said))
@@ -68,11 +68,13 @@ def check_environment(settings: Settings, environ: Mapping[str, str], now: float
     if local.force_users:
         said = f"LITELLM_FORCE_USERS forces {len(local.force_users)} users onto the gateway here"
         found.append(Finding("overrides", Level.WARN, said))
-    kill_file = KillFile(settings.kill_file)
+    kill_file = KillFile(settings.kill_file, named=settings.kill_file_given)
     if kill_file.look(now):
         level = Level.FAIL if kill_file.problem else Level.WARN
         said = kill_file.problem or f"{settings.kill_file} is there: processes here go direct; remove it to go on"
         found.append(Finding("kill file", level, said))
+    elif kill_file.problem is not None:
+        found.append(Finding("kill file", Level.WARN, kill_file.problem))
     else:
         found.append(Finding("kill file", Level.OK, f"{settings.kill_file} is not there"))
     if not settings.problems:

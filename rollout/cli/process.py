@@ -162,7 +162,7 @@ class Server:
         )
         holder = Holder(
             read_overrides(self._environ),
-            KillFile(settings.kill_file),
+            KillFile(settings.kill_file, named=settings.kill_file_given),
             salt=settings.salt or PUBLISHED_SALT,
             on_change=follow,
         )

@@ -193,7 +193,11 @@ class RolloutClient:
                 self._start()
                 return
             self._settings = settings
-            self._holder.reload(overrides, KillFile(settings.kill_file), salt=settings.salt or PUBLISHED_SALT)
+            self._holder.reload(
+                overrides,
+                KillFile(settings.kill_file, named=settings.kill_file_given),
+                salt=settings.salt or PUBLISHED_SALT,
+            )
             self._say_problems()
             if (settings.token, settings.data_dir) != (before.token, before.data_dir):
                 # the same control plane, asked in another way: what is known stays known
@@ -284,7 +288,7 @@ class RolloutClient:
         self._settings, overrides = self._read()
         self._holder = Holder(
             overrides,
-            KillFile(self._settings.kill_file),
+            KillFile(self._settings.kill_file, named=self._settings.kill_file_given),
             salt=self._settings.salt or PUBLISHED_SALT,
             clock=self._clock,
             on_change=self._on_change,

@@ -7,7 +7,8 @@
     ROLLOUT_KILL_FILE           see `killfile`         no path: killed
     ROLLOUT_DATA_DIR            where it lies else     no path: killed
 
-Empty means unset. What cannot be read fails towards the direct path and is said in a sentence.
+Empty means unset. What cannot be read fails towards the direct path and is said in a sentence. A name in another case
+is not read: that is said too, and a kill under such a name counts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from rollout.domain.errors import InvalidValue
 from rollout.domain.identity import check_user_id, user_id
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import parse_percentage
-from rollout.settings import DATA_DIR, KILL_FILE, given, read_switch, why_no_path, why_quoted
+from rollout.settings import (
+    DATA_DIR,
+    KILL_FILE,
+    given,
+    read_switch,
+    why_assigned,
+    why_commented,
+    why_no_path,
+    why_quoted,
+)
 
 KILL: Final = "FORCE_DIRECT_OPENROUTER"
 ENABLED: Final = "LITELLM_ENABLED"
@@ -27,6 +37,11 @@ PERCENTAGE: Final = "LITELLM_ROLLOUT_PERCENTAGE"
 FORCE_USERS: Final = "LITELLM_FORCE_USERS"
 
 _SHOWN: Final = 60
+_OTHER_COMMAS: Final = frozenset(";\uff0c\uff1b\u3001\u060c\u061b")
+"""The semicolon, and what East Asian and Arabic keyboards have for it and for the comma."""
+
+_NAMES: Final = frozenset({KILL, ENABLED, PERCENTAGE, FORCE_USERS, KILL_FILE})
+"""What is read under exactly this name; DATA_DIR has other readers than a kill."""
 
 
 def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
@@ -58,6 +73,15 @@ def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
         killed = True
         shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
         problems.append(f"{place} is {shown} and {why}: until then no kill file is found, so all goes direct")
+    for name in environ:
+        if name not in _NAMES and (meant := name.strip().upper()) in _NAMES and given(environ, name) is not None:
+            # whoever writes the kill switch so would see nothing happen
+            kills = meant in {KILL, KILL_FILE} and read_switch(environ[name]) is not False
+            killed = killed or kills
+            problems.append(
+                f"{name!r} is set and is not read: the name of the variable is {meant}"
+                + ("; until then this process is killed, all goes direct" if kills else "")
+            )
     return LocalOverrides(
         killed=killed,
         enabled=enabled,
@@ -70,12 +94,16 @@ def read_overrides(environ: Mapping[str, str]) -> LocalOverrides:
 def _users(text: str) -> tuple[frozenset[str], list[str]]:
     """Read a list of users; one that is written in another way than ours names nobody, and that is said."""
     names = [name for part in text.split(",") if (name := user_id(part))]
-    why = "a semicolon stands in it" if ";" in text else None
+    why = "another sign than a comma stands between the names" if _OTHER_COMMAS & set(text) else None
     for name in names:
-        if name[0] in "[{(" or name[-1] in "]})":
+        if name[0] in "[{(<" or name[-1] in "]})>":
             why = "it looks like JSON"
         elif why_quoted(name) is not None:
             why = "a quotation mark stands around a name"
+        elif name[0] == "$" or name == "*":
+            why = "a variable or a pattern stands for a name"
+        elif (doubt := why_commented(name) or why_assigned(name)) is not None:
+            why = f"it {doubt}"
         else:
             try:
                 check_user_id(name)

@@ -4,8 +4,8 @@
     rm data/kill        back to what was decided before
 
 The file is looked for when somebody is evaluated, at most every 0.2 s, so no thread watches it. A path that
-cannot be looked at counts as killed: whoever made it unreadable cannot have meant "carry on". So does a folder in its
-place, and a place that depends on a working folder which is gone.
+cannot be looked at counts as killed: whoever made it unreadable cannot have meant "carry on". So does a folder, a
+device or a pipe in its place, and a place that depends on a working folder which is gone.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ class KillFile:
 
     Args:
         path: where it would lie, a relative one taken from the folder the process is in now; None for nowhere.
+        named: whether a person named this path; its folder should be there then, and it is a problem if it is not.
     """
 
-    __slots__ = ("_lost", "_path", "due", "exists", "looked", "problem")
+    __slots__ = ("_lost", "_named", "_path", "due", "exists", "looked", "problem")
 
     exists: bool
     """What the last look saw."""
     problem: str | None
-    """Why the path could not be looked at, None where it could."""
+    """What is wrong with the path, None if nothing is."""
     looked: float
     """When the last look was; a clock before it was set back, and a look is due too."""
     due: float
     """When the next look is due. Whoever is in a hurry compares `looked <= now < due` before calling `look`."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._lost = path, False
+    def __init__(self, path: Path | None, *, named: bool = False) -> None:
+        self._path, self._named, self._lost = path, named, False
         if path is not None:
             try:
                 self._path = path.absolute()
@@ -63,11 +64,19 @@ class KillFile:
         try:
             found = os.lstat(self._path)
         except FileNotFoundError:
-            self._saw("the working folder is gone" if self._lost else None, exists=False)
+            if self._named and not self._lost and not os.path.isdir(self._path.parent):  # noqa: PTH112 - it never raises
+                # no doubt about a kill: nobody can have made a file there
+                self.exists = False
+                self._say(
+                    f"the folder of the kill file {str(self._path)!r} is not there, so nobody can make the file; make "
+                    "the folder, or correct ROLLOUT_KILL_FILE"
+                )
+            else:
+                self._saw("the working folder is gone" if self._lost else None, exists=False)
         except (OSError, ValueError) as error:
             self._saw(getattr(error, "strerror", None) or str(error), exists=True)
         else:
-            self._saw("it is a folder" if stat.S_ISDIR(found.st_mode) else None, exists=True)
+            self._saw(_doubt(found.st_mode), exists=True)
         return self.exists
 
     def _saw(self, doubt: str | None, *, exists: bool) -> None:
@@ -75,6 +84,16 @@ class KillFile:
             f"the kill file {str(self._path)!r} cannot be looked at ({doubt}): until that is put right this "
             "process is killed, all goes direct"
         )
+        self.exists = exists or doubt is not None
+        self._say(problem)
+
+    def _say(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:
             _log.warning("%s", problem)
-        self.exists, self.problem = exists or doubt is not None, problem
+        self.problem = problem
+
+
+def _doubt(mode: int) -> str | None:
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return None
+    return "it is a folder" if stat.S_ISDIR(mode) else "it is a device, a pipe or a socket"

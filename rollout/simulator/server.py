@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ from typing import Final
 
 import uvicorn
 
+from rollout.files import write_whole
 from rollout.simulator.app import BASE_PATH, create_app
 from rollout.simulator.hosts import HostCheck
 from rollout.simulator.world import World
@@ -99,10 +99,7 @@ def keep_secret(file: Path, secret: str) -> None:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file.unlink(missing_ok=True)  # one that is there may be readable by others, or a link
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as written:
-        written.write(f"{secret}\n")
+    write_whole(file, f"{secret}\n".encode("ascii"))
 
 
 def _server(world: World, hosts: Iterable[str], ready: Callable[[], None]) -> _Server:

@@ -44,11 +44,11 @@ class SnapshotReader:
 
     def __init__(self) -> None:
         self._last: Snapshot | None = None
-        self._at: datetime | None = None
         self._stored: dict[str, dict[str, Override]] = {}
         self._held: dict[str, Mapping[str, Override]] = {}
         self._broken: dict[str, str] = {}
-        self.next_expiry: datetime | None = None
+        self._next_end: datetime | None = None  # of those that hold
+        self._last_end: datetime | None = None  # of those that were left out
 
     def read(self, connection: Connection, now: datetime | None = None) -> Snapshot:
         """Read a snapshot, all of one moment.
@@ -81,8 +81,9 @@ class SnapshotReader:
         return self._last
 
     def is_due(self, now: datetime) -> bool:
-        """Say whether an override has ended since the last snapshot was read."""
-        return self.next_expiry is not None and now >= self.next_expiry
+        """Say whether an override has ended since the last snapshot was read, or holds again: a clock may go back."""
+        ended = self._next_end is not None and now >= self._next_end
+        return ended or (self._last_end is not None and now < self._last_end)
 
     def _touched(self, connection: Connection, head: Head, installation: str) -> _Touched | None:
         """Return whose overrides entries since the last snapshot touched; None where everything has to be read."""
@@ -138,16 +139,15 @@ class SnapshotReader:
     def _leave_out(self, now: datetime | None, touched: _Touched | None) -> None:
         """Keep apart what holds now; a flag of which nothing was touched and nothing ended keeps its mapping."""
         every = touched is None or (now is not None and self.is_due(now))
-        every = every or (now is not None and self._at is not None and now < self._at)  # the clock was set back
         for key, stored in self._stored.items():
             if every or key in (touched or ()):
                 self._held[key] = MappingProxyType(
                     {user: each for user, each in stored.items() if now is None or each.holds(now)}
                 )
         if every or touched:
-            ends = (each.expires_at for held in self._held.values() for each in held.values() if each.expires_at)
-            self.next_expiry = min(ends, default=None)
-        self._at = now
+            ends = {each.expires_at for stored in self._stored.values() for each in stored.values() if each.expires_at}
+            self._next_end = min((end for end in ends if now is None or end > now), default=None)
+            self._last_end = max((end for end in ends if now is not None and end <= now), default=None)
 
 
 def _chunks(values: Iterable[_T]) -> Iterator[list[_T]]:

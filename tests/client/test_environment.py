@@ -75,6 +75,9 @@ def test_an_unreadable_enabled_means_a_share_of_0_even_beside_a_good_percentage(
         *('"/run/kill"', "'/run/kill'", '/run/kill"', "\u201c/run/kill\u201d", "/run/\x1bkill"),
         *("~/kill", "~ada/kill", "$HOME/kill", "${HOME}/kill", "%TEMP%/kill"),
         *("file:///run/kill", "file:/run/kill", "https://host/kill"),
+        *("\u00ab/run/kill\u00bb", "/run/kill # ours", "/run/kill;", "/run/kill,", "/run/kill:", r"/srv/my\ data/kill"),
+        *("/srv/%ENV%/kill", "/srv/{{ name }}/kill", "/srv/@ENV@/kill", "<path>", "[/run/kill]", "/run/kill*"),
+        *("export KILL=/run/kill", "ROLLOUT_KILL_FILE=/run/kill", "none", "true", "off", "-"),
     ],
 )
 @pytest.mark.parametrize("variable", ["ROLLOUT_KILL_FILE", "ROLLOUT_DATA_DIR"])
@@ -88,10 +91,44 @@ def test_a_place_where_nobody_would_look_for_a_kill_file_kills_and_is_said(varia
         assert [each.variable for each in parse_settings({variable: text}).problems] == [variable]
 
 
-@pytest.mark.parametrize("text", ["/run/kill", "kill", "../a b/kill.now", "/srv/50%/kill", "/run/o'brien/kill"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "/run/kill",
+            "kill",
+            "../a b/kill.now",
+            "/srv/50%/kill",
+            "/run/o'brien/kill",
+            "/run/a,b/c#/kill",
+            "/run/åsa/kill",
+        ),
+        *("/run/a=b/kill", "/srv/ada@host/kill", "/srv/10:30/kill", "./kill", "/run/no"),
+    ],
+)
 def test_a_plain_path_is_taken_as_it_is(text: str) -> None:
     assert read_overrides({"ROLLOUT_KILL_FILE": text}) == SILENT
     assert parse_settings({"ROLLOUT_KILL_FILE": text}).problems == ()
+
+
+@pytest.mark.parametrize("name", ["force_direct_openrouter", "Force_Direct_OpenRouter", " FORCE_DIRECT_OPENROUTER"])
+def test_a_kill_switch_under_a_name_that_nobody_reads_kills_and_is_said(name: str) -> None:
+    for said in ("true", "1", "maybe"):
+        read = read_overrides({name: said})
+        assert read.killed
+        (problem,) = read.problems
+        assert repr(name) in problem
+        assert KILL in problem
+    assert not read_overrides({name: "off"}).killed
+    assert read_overrides({name: ""}) == SILENT
+
+
+@pytest.mark.parametrize("name", [ENABLED, PERCENTAGE, FORCE_USERS])
+def test_another_variable_under_a_name_that_nobody_reads_is_said(name: str) -> None:
+    read = read_overrides({name.lower(): "100"})
+    assert (read.killed, read.enabled, read.share, read.force_users) == (False, None, None, frozenset())
+    (problem,) = read.problems
+    assert name in problem
 
 
 def test_a_named_kill_file_makes_the_data_folder_no_matter_of_kills() -> None:
@@ -114,7 +151,11 @@ def test_a_percentage_in_quotation_marks_means_nobody_and_is_said(text: str) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ['"ada,bob"', "'ada'", 'ada,"bob"', '["ada", "bob"]', "[ada]", "ada;bob", "{ada: on}", "ada\nbob", "ada,\x00"],
+    [
+        *('"ada,bob"', "'ada'", 'ada,"bob"', '["ada", "bob"]', "[ada]", "ada;bob", "{ada: on}", "ada\nbob", "ada,\x00"),
+        *("ada\uff0cbob", "ada\u3001bob", "ada\u060cbob", "ada, bob # ours", "<ada>", "LITELLM_FORCE_USERS=ada"),
+        *("$USERS", "*"),
+    ],
 )
 def test_users_in_another_notation_are_not_forced_and_that_is_said(text: str) -> None:
     read = read_overrides({FORCE_USERS: text})
@@ -126,6 +167,11 @@ def test_users_in_another_notation_are_not_forced_and_that_is_said(text: str) ->
 
 def test_a_user_with_an_apostrophe_or_a_blank_is_forced() -> None:
     assert read_overrides({FORCE_USERS: "o'brien, åsa berg"}).force_users == {"o'brien", "åsa berg"}
+
+
+def test_users_as_other_systems_name_them_are_forced() -> None:
+    named = {"auth0|5f7c", "CORP\\ada", "uid=ada", "@ada", "ada#1", "ada@corp.example", "urn:ada:1", "a*"}
+    assert read_overrides({FORCE_USERS: ",".join(named)}).force_users == named
 
 
 @pytest.mark.parametrize("variable", ["OPENROUTER_API_KEY", "ROLLOUT_TOKEN", "LITELLM_MASTER_KEY", "ROLLOUT_SALT"])

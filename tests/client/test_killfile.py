@@ -1,5 +1,6 @@
 """The kill file: it acts when it appears, and a path that cannot be looked at kills."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,33 @@ def test_a_folder_in_its_place_kills_and_is_said(tmp_path: Path) -> None:
     assert file.look(0.0)
     assert file.problem
     assert "folder" in file.problem
+
+
+def test_a_pipe_or_a_device_in_its_place_kills_and_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        file = KillFile(path)
+        assert file.look(0.0)
+        assert file.problem
+        assert "device" in file.problem
+
+
+def test_a_named_file_whose_folder_is_not_there_is_said_until_it_is(tmp_path: Path) -> None:
+    file = KillFile(tmp_path / "ops" / "kill", named=True)
+    said = [(file.look(0.0), file.problem)]
+    (tmp_path / "ops").mkdir()
+    said.append((file.look(1.0), file.problem))
+    assert [killed for killed, _ in said] == [False, False]
+    assert "ROLLOUT_KILL_FILE" in (said[0][1] or "")
+    assert said[1][1] is None
+    (tmp_path / "ops" / "kill").touch()
+    assert file.look(2.0)
+
+
+def test_the_folder_of_the_default_place_may_be_made_later(tmp_path: Path) -> None:
+    file = KillFile(tmp_path / "data" / "kill")
+    assert not file.look(0.0)
+    assert file.problem is None
 
 
 def test_a_place_that_depends_on_a_working_folder_that_is_gone_kills(tmp_path: Path) -> None:

@@ -22,11 +22,21 @@ def sockets(): return sum(os.readlink(f"/proc/self/fd/{each}").startswith("socke
 def fds(): return [each for each in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{each}")]
 """
 
+WITHOUT_AIOHTTP = """
+import sys
+sys.modules["aiohttp"] = None  # as if it were not installed
+"""
+SENDERS = {"aiohttp": "", "httpx": WITHOUT_AIOHTTP}
 
-def test_loops_closed_by_hand_are_let_go_of_without_a_word(upstream: world.Upstream, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("sender", SENDERS)
+def test_loops_closed_by_hand_are_let_go_of_without_a_word(
+    upstream: world.Upstream, tmp_path: Path, sender: str
+) -> None:
     # `run` fails where anything at all stands on standard error, and every warning is an error
     code = (
-        PROGRAM
+        SENDERS[sender]
+        + PROGRAM
         + """
 for _ in range(3):
     on_a_loop_closed_by_hand(ask)
@@ -59,9 +69,12 @@ print(json.dumps("aiohttp" in sys.modules))
     assert run(code) is False
 
 
+@pytest.mark.parametrize("sender", SENDERS)
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_no_loop_of_any_kind_leaves_an_unclosed_session(upstream: world.Upstream, tmp_path: Path, loop: str) -> None:
-    code = PROGRAM.replace("asyncio.new_event_loop()", f"__import__({loop!r}).new_event_loop()")
+def test_no_loop_of_any_kind_leaves_an_unclosed_session(
+    upstream: world.Upstream, tmp_path: Path, loop: str, sender: str
+) -> None:
+    code = SENDERS[sender] + PROGRAM.replace("asyncio.new_event_loop()", f"__import__({loop!r}).new_event_loop()")
     code += "on_a_loop_closed_by_hand(ask)\non_a_loop_closed_by_hand(ask)\n"
     environ = environment(upstream, tmp_path)
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)

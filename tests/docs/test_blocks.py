@@ -21,7 +21,7 @@ from rollout.store.ledger import AuditFilter, list_entries, verify_ledger
 from tests.docs.installation import Installation
 from tests.docs.markdown import DOCS, OURS, ROOT, Block, blocks
 
-LANGUAGES = {"python", "console", "ts", "json", "yaml", "ini", "text", "mermaid", "sh"}
+LANGUAGES = {"python", "console", "ts", "json", "yaml", "ini", "nginx", "text", "mermaid", "sh"}
 RUN = {"rollout", "curl", "touch", "rm", "cp", "mkdir", "cat", "ls"}
 SECONDS = 60
 

@@ -238,7 +238,7 @@ async def test_a_user_is_forced_and_released(world: World, hx: bool) -> None:
     browser = a_browser(world)
     fields = {"user": " spaced id ", "variant": "off", "expires_at": "2100-01-01T09:00", "reason": "odd"}
     done = await browser.post(f"{PAGE}/overrides", hx=hx, **fields)
-    override = _flag(world).overrides[" spaced id "]
+    override = _flag(world).overrides["spaced id"]
     assert (override.variant, override.reason) == (Variant.OFF, "odd")
     assert override.expires_at is not None
     assert override.expires_at.isoformat() == "2100-01-01T09:00:00+00:00"

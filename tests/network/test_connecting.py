@@ -35,6 +35,8 @@ from tests.network.corporate import Authority, Forwarder, Host, standing
 
 NAME = "upstream.corporate.example"
 URL = f"https://{NAME}/api/v1"
+ANOTHER = "another.corporate.example"
+"""Leads to the same host, whose certificate does not hold this name."""
 PLAIN = "plain.corporate.example"
 SECRET = "s3cret"
 BODY = b'{"model": "a/b:free"}'
@@ -67,7 +69,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def company(authority: Authority) -> Iterator[Company]:
     proxy, host, plain = Forwarder(credentials=f"anna:{SECRET}"), Host(), Host()
     with standing((proxy, None), (host, authority.context_for(NAME)), (plain, None)):
-        proxy.known = {f"{NAME}:443": host.port, PLAIN: plain.port, "localhost:443": host.port}
+        proxy.known = {
+            f"{NAME}:443": host.port,
+            f"{ANOTHER}:443": host.port,
+            PLAIN: plain.port,
+            "localhost:443": host.port,
+        }
         yield Company(proxy, host, plain, authority)
 
 
@@ -149,6 +156,16 @@ def test_a_certificate_that_is_not_trusted_is_said_to_be_one(
     said = fault(send, company.without("SSL_CERT_FILE")).detail
     assert "its certificate is not trusted" in said
     assert "SSL_CERT_FILE" in said
+
+
+@every_sender
+def test_a_certificate_for_another_name_is_said_without_useless_advice(
+    company: Company, send: Callable[[Network, str], object]
+) -> None:
+    said = fault(send, company.environ, f"https://{ANOTHER}/api/v1").detail
+    assert "its certificate is not trusted" in said
+    assert "mismatch" in said
+    assert "SSL_CERT_FILE" not in said
 
 
 @every_sender

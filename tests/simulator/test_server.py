@@ -13,6 +13,7 @@ import pytest
 
 from rollout.simulator import World, running
 from rollout.simulator.control import Control
+from rollout.simulator.server import keep_secret
 
 pytestmark = pytest.mark.processes
 
@@ -121,3 +122,17 @@ def test_without_the_secret_no_control_route_says_or_does_anything(given: str | 
                 assert answer.status_code == 401, (method, route.path)
                 assert said not in answer.text
     assert world.record.counts()["requests"] == 1
+
+
+def test_a_secret_goes_through_a_link_and_replaces_no_device(tmp_path: Path) -> None:
+    null, link = tmp_path / "null", tmp_path / "link"
+    null.symlink_to("/dev/null")
+    link.symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").write_text("readable by everybody")
+    (tmp_path / "kept").chmod(0o644)
+    for file in (null, link):
+        keep_secret(file, "s3cret")
+        assert file.is_symlink()
+    assert Path("/dev/null").is_char_device()
+    assert (tmp_path / "kept").read_text() == "s3cret\n"
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o600

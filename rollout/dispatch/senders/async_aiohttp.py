@@ -16,7 +16,7 @@ from aiohttp.tracing import Trace
 from yarl import URL
 
 from rollout.dispatch.paths import Call
-from rollout.dispatch.senders.per_loop import PerLoop
+from rollout.dispatch.senders.per_loop import PerLoop, end_transport
 from rollout.dispatch.senders.seam import CONNECT_SECONDS, KEEP_ALIVE_SECONDS, MAX_ANSWER_BYTES, SendFault, too_long
 from rollout.domain.failure import FailureKind
 from rollout.network import DIRECT, Network, Proxy, explain, is_refused_by_proxy
@@ -79,22 +79,13 @@ async def _close(session: aiohttp.ClientSession) -> None:
 
 
 def _let_go(session: aiohttp.ClientSession) -> None:
-    """Close a session whose loop is closed, its sockets too.
-
-    asyncio closes a socket on its loop, and warns of one that is left, so what the loop would have called is called
-    here: by its name inside asyncio and aiohttp, because there is no other way. Without that name the socket is
-    closed when it is collected.
-    """
+    """Close a session whose loop is closed, its sockets too; aiohttp keeps them under a name of its own."""
     idle = getattr(session.connector, "_conns", {})
     transports = [protocol.transport for connections in idle.values() for protocol, _ in connections]
     with suppress(StopIteration):
         session.close().send(None)  # waits for nothing: it finds its loop closed
     for transport in transports:
-        under = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
-        for each in filter(None, (transport, under)):
-            if (end := getattr(each, "_call_connection_lost", None)) is not None:
-                with suppress(Exception):
-                    end(None)
+        end_transport(transport)
 
 
 @lru_cache(maxsize=16)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from typing import Final
 
 import httpx
 
 from rollout.dispatch.paths import Call
-from rollout.dispatch.senders.per_loop import PerLoop
+from rollout.dispatch.senders.per_loop import PerLoop, end_transport
 from rollout.dispatch.senders.seam import KEEP_ALIVE_SECONDS, MAX_ANSWER_BYTES, too_long
 from rollout.dispatch.senders.sync_httpx import TIMEOUT, fault_of
 from rollout.network import DIRECT, Network
@@ -28,6 +29,13 @@ class _Clients:
         for client in self._made.values():
             await client.aclose()
 
+    def let_go(self) -> None:
+        """Close the sockets of a loop that is closed."""
+        for client in self._made.values():
+            pool = getattr(getattr(client, "_transport", None), "_pool", None)
+            for connection in getattr(pool, "connections", ()):
+                end_transport(_innermost(connection))
+
     def _open(self, url: str) -> httpx.AsyncClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEP_ALIVE_SECONDS)
         return httpx.AsyncClient(
@@ -37,6 +45,16 @@ class _Clients:
 
 async def _close(clients: _Clients) -> None:
     await clients.aclose()
+
+
+_INWARDS: Final = ("_connection", "_network_stream", "_stream", "transport_stream", "_transport")
+"""What httpcore and anyio call the next inner layer of a connection; the innermost one is asyncio's transport."""
+
+
+def _innermost(layer: object) -> object:
+    while (inner := next(filter(None, (getattr(layer, name, None) for name in _INWARDS)), None)) is not None:
+        layer = inner
+    return layer
 
 
 class _Opened:
@@ -76,7 +94,7 @@ class AsyncHttpxSender:
 
     def __init__(self, network: Network = DIRECT) -> None:
         self._network = network
-        self._clients = PerLoop(partial(_Clients, network), _close)
+        self._clients = PerLoop(partial(_Clients, network), _close, _Clients.let_go)
 
     async def open(self, call: Call) -> _Opened:
         """Post a call and return once the head of its answer is there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -67,3 +68,17 @@ def _bury(
     for loop in list(kept):
         if loop.is_closed() and (found := kept.pop(loop, None)) is not None:
             let_go(found[0])
+
+
+def end_transport(transport: object) -> None:
+    """Close the socket of a transport whose loop is closed.
+
+    asyncio closes a socket on its loop, and warns of one that is left, so what the loop would have called is called
+    here: by its name inside asyncio, because there is no other way. Without that name the socket is closed when it is
+    collected.
+    """
+    under = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    for each in filter(None, (transport, under)):
+        if (end := getattr(each, "_call_connection_lost", None)) is not None:
+            with suppress(Exception):
+                end(None)
