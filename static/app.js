@@ -121,7 +121,11 @@
       if (search) { event.preventDefault(); search.focus(); }
     } else if (event.key.toLowerCase() === "k") {
       const stop = find("[data-stop]");
-      if (stop) { event.preventDefault(); stop.parentElement.open = true; }
+      if (stop) {
+        event.preventDefault();
+        stop.parentElement.open = true;
+        find("#stop-now").focus();  // not later: the next key may come at once
+      }
     } else if (event.key === "?") {
       openDialog(find("#keys"));
     }
@@ -308,7 +312,7 @@
     if (!banner) return;
     if (acted) banner.querySelector("[data-acted]").hidden = false;
     if (!banner.hidden) return;
-    banner.querySelector("[data-since]").textContent = new Date().toLocaleTimeString();
+    banner.querySelector("[data-since]").textContent = `${new Date().toISOString().slice(11, 19)} UTC`;
     banner.hidden = false;
   };
   for (const name of ["htmx:sendError", "htmx:timeout"]) {
@@ -337,27 +341,38 @@
     if (token) for (const field of document.querySelectorAll("input[name=csrf]")) if (field.value !== token) field.value = token;
   });
 
+  // A window that somebody comes back to asks at once: its timers were slowed down, and the session may be another.
+  const askNow = () => { if (!document.hidden) htmx.trigger(document.body, "changed"); };
+  addEventListener("focus", askNow);
+  document.addEventListener("visibilitychange", askNow);
+
   // What a browser puts back into a form belongs to another list than the one that stands below it.
   addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form[data-as-served]")) form.reset();
   });
+
+  // A one-time link carries its code behind the `#`, and a code belongs in no history. A link that is opened on the
+  // sign-in page itself, as after one that was refused, changes nothing but that: the browser loads no page for it.
+  const useLink = () => {
+    const code = new URLSearchParams(location.hash.slice(1)).get("code");
+    const form = find("#sign-in");
+    if (!code) return;
+    history.replaceState(null, "", location.pathname + location.search);
+    if (!form) return;
+    form.elements.code.value = code;
+    form.submit();
+  };
+  addEventListener("hashchange", useLink);
 
   document.addEventListener("DOMContentLoaded", () => {
     wear();
     follow();
     setInterval(tick, 5000);
     const here = new URL(location.href);
-    const code = new URLSearchParams(here.hash.slice(1)).get("code");
-    if (here.searchParams.has("done") || code) {
-      // said once; and a code belongs into no history
+    if (here.searchParams.has("done")) {  // said once
       here.searchParams.delete("done");
-      if (code) here.hash = "";
       history.replaceState(null, "", here);
     }
-    const form = find("#sign-in");
-    if (form && code) {
-      form.elements.code.value = code;
-      form.submit();
-    }
+    useLink();
   });
 })();

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from rollout.control.flags import set_override
+from rollout.control.flags import kill, set_override
 from rollout.domain.flag import MAIN_FLAG, Override, Variant
 from tests.http.api_support import World, a_world
 from tests.http.pages_support import PAGE, a_browser, is_whole, nothing_changes, words
@@ -101,6 +101,9 @@ async def test_forcing_the_other_way_asks_and_the_same_way_does_not(world: World
             asked = await browser.post(f"{PAGE}/overrides", hx=hx, user="tester", variant="off", reason="no more")
             assert "Force tester off instead of on?" in words(asked.text)
             assert "tester is forced on now, because: looks at it." in words(asked.text)
+    kill(world.door, MAIN_FLAG, actor="a")
+    asked = await browser.post(f"{PAGE}/overrides", user="tester", variant="off")
+    assert "tester takes the direct path until the flag is restored" in words(asked.text)
     await browser.post(f"{PAGE}/overrides", user="tester", variant="on", reason="again")
     await browser.post(f"{PAGE}/overrides", user="tester", variant="off", reason="no more", confirm="yes")
     assert _overrides(world)["tester"] == Override(Variant.OFF, "no more")

@@ -13,6 +13,7 @@ from rollout.domain.failure import FailureKind
 from rollout.domain.flag import MAIN_FLAG, Variant
 from rollout.domain.flag import Path as Where
 from rollout.gateway.upstream import UpstreamPhase
+from rollout.http.pages.health import PathView, Tone
 from rollout.resilience.gate import Gate
 from tests.http.api_support import MODELS, World, a_gate, a_world, trip
 from tests.http.pages_support import PAGE, a_browser, words
@@ -107,6 +108,18 @@ async def test_an_upstream_that_cannot_be_used_is_said_below_the_direct_path(wor
     said = words(await _html(world))
     assert "▲ not usable: does not answer" in said
     assert "▲ The direct path is not usable: requests on it end in an error." in said
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("healthy", "is healthy"),
+        ("does not answer", "does not answer"),
+        ("answers, but 1 of its 2 models rests", "answers, but 1 of its 2 models rests"),
+    ],
+)
+def test_a_paths_word_makes_a_sentence_with_its_subject(word: str, said: str) -> None:
+    assert PathView(word, Tone.GOOD).state == said
 
 
 async def test_a_daily_cap_is_loud_and_neither_path_looks_well(world: World) -> None:

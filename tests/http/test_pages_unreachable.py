@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from rollout.control.access import sign_out
-from rollout.control.flags import FlagChange, change_flag, kill, restore
-from rollout.domain.flag import MAIN_FLAG
+from rollout.control.flags import FlagChange, change_flag, kill, restore, set_override
+from rollout.domain.flag import MAIN_FLAG, Variant
 from tests.http.pages_support import PAGE
 from tests.http.process import ServedProcess
 from tests.http.site import Site, hear
@@ -152,7 +152,7 @@ def test_a_session_that_ends_says_so_and_what_was_typed_is_saved_after_signing_i
     other.get_by_role("button", name="Sign in").click()
     other.wait_for_url(f"**{PAGE}")
     other.close()
-    hear(page)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")  # a browser without a screen never loses it
     expect(page.locator("#session .refusal")).to_have_count(0)
     page.get_by_role("button", name="Save …").click()
     page.get_by_role("button", name="Move to 10 %").click()
@@ -313,12 +313,57 @@ def test_the_audits_filter_and_its_list_agree_after_going_back(site: Site) -> No
     expect(page.locator("#entries")).not_to_contain_text("signed in as")
 
 
-@pytest.mark.parametrize("size", [(320, 256), (667, 320), (360, 640), (1280, 720)], ids=str)
-def test_stop_now_is_in_view_as_soon_as_the_question_is_open(site: Site, size: tuple[int, int]) -> None:
-    site.by_somebody_else(change_flag, FlagChange(share=10_000))
-    width, height = size
-    page = site.open(viewport={"width": width, "height": height})
+@pytest.mark.parametrize("size", [(320, 256), (667, 320), (320, 568), (360, 640), (600, 650), (1280, 720)], ids=str)
+def test_the_buttons_that_stop_and_restore_are_in_view_in_every_window(
+    page: Page, process: ServedProcess, size: tuple[int, int]
+) -> None:
+    """Both paths of this server fail, so the band and the question say as much as they ever do."""
+    page.set_viewport_size({"width": size[0], "height": size[1]})
     page.keyboard.press("k")
-    expect(page.get_by_role("button", name="Stop now")).to_be_in_viewport(ratio=1)
-    page.keyboard.press("Enter")
+    expect(page.locator("#stop-said")).to_contain_text("The direct path is not usable")
+    stop = page.get_by_role("button", name="Stop now")
+    expect(stop).to_be_in_viewport(ratio=1)
+    process.freeze()
+    try:
+        page.keyboard.press("Enter")
+        _says_that_nothing_is_confirmed(page)
+        expect(stop).to_be_in_viewport(ratio=1)
+        expect(page.locator("#stop-outcome")).to_be_in_viewport()
+    finally:
+        process.thaw()
+    _is_confirmed(page)
     expect(page.locator("#sentence")).to_be_in_viewport()
+    page.locator("#stop summary").press("Enter")
+    expect(page.get_by_role("button", name="Restore now")).to_be_in_viewport(ratio=1)
+
+
+def test_the_key_that_opens_the_stop_puts_the_very_next_key_on_its_button(site: Site) -> None:
+    page = site.open()
+    press = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'k', bubbles: true}))"
+    assert page.evaluate(f"{press}, document.activeElement.id") == "stop-now"
+    page.locator("#stop-reason").focus()
+    page.locator("#main").focus()
+    assert page.evaluate(f"{press}, document.activeElement.id") == "stop-now"
+
+
+def test_a_question_about_a_user_says_that_somebody_else_has_stopped_the_flag(site: Site) -> None:
+    site.by_somebody_else(set_override, "user-1", Variant.ON)
+    page = site.open()
+    page.get_by_text("+ Force a user").click()
+    page.get_by_label("User id").last.fill("user-1")
+    page.locator("#o-variant").select_option("off")
+    page.locator("#force").click()
+    expect(page.locator("#ask")).to_contain_text("Force user-1 off instead of on?")
+    site.by_somebody_else(kill)
+    hear(page)
+    expect(page.locator("#ask .meanwhile")).to_contain_text("The flag was stopped meanwhile")
+    expect(page.locator("#ask .meanwhile")).not_to_contain_text("would be refused")
+
+
+def test_a_new_link_that_is_opened_where_an_old_one_was_refused_signs_in(site: Site) -> None:
+    page = site.open()
+    page.context.clear_cookies()
+    page.goto(f"{site.address}/sign-in#code=used-already")
+    expect(page.get_by_role("alert")).to_contain_text("You are not signed in")
+    page.evaluate("code => { location.hash = `code=${code}`; }", site.code())
+    page.wait_for_url(f"**{PAGE}")

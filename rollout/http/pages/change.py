@@ -41,7 +41,8 @@ MEANWHILE: Final = 10
 class Question:
     """What is asked before a change: where the answer goes, what it carries, and what would happen.
 
-    `target` is the part of the page that the answer replaces, `seen` the revision that the question was made at.
+    `target` is the part of the page that the answer replaces, `seen` the revision that the question was made at. A
+    question `about` the flag is refused if the flag was changed since; one about a user is not.
     """
 
     route: str
@@ -51,6 +52,7 @@ class Question:
     fields: dict[str, str]
     target: str = "#share"
     seen: int = 0
+    about: str = "flag"
 
 
 @router.post("/flags/{key}/share")

@@ -248,7 +248,7 @@ def show_meanwhile(
         last = seen_by_now(connection, view.flag, caller, revision)
     if wants_fragment(request) and last == view.flag.revision:
         return unchanged()
-    return piece(request, plane, caller, key, "_meanwhile.html", asking=bool(asking))
+    return piece(request, plane, caller, key, "_meanwhile.html", asking=bool(asking), refused=asking != "user")
 
 
 def seen_by_now(connection: Connection, flag: Flag, caller: Caller, seen: int) -> int:

@@ -30,6 +30,9 @@ class Tone(StrEnum):
     BAD = "bad"
 
 
+_VERBS: Final = ("answers", "does not")
+
+
 @dataclass(frozen=True, slots=True)
 class PathView:
     """A path in a word, with how well that is.
@@ -42,6 +45,11 @@ class PathView:
     why: str = ""
     since: datetime | None = None
     seen: datetime | None = None
+
+    @property
+    def state(self) -> str:
+        """Say the word after a subject: "is healthy", "does not answer"."""
+        return self.word if self.word.startswith(_VERBS) else f"is {self.word}"
 
 
 @dataclass(frozen=True, slots=True)

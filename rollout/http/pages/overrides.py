@@ -90,7 +90,7 @@ def post_override(
             view = flag_view(connection, plane, key)
         standing = view.flag.overrides.get(user)
         if not confirm and standing is not None and standing.holds(view.now) and standing.variant is not variant:
-            return ask(request, plane, caller, view, _question(key, wanted, place, standing))
+            return ask(request, plane, caller, view, _question(view, wanted, place, standing))
         set_override(plane.door, key, user, variant, actor=caller.name, reason=reason, expires_at=ends)
     except InvalidValue as error:
         form = OverrideForm(wanted.user, wanted.variant[:3], wanted.expires_at[:40], wanted.reason, error.message)
@@ -115,8 +115,8 @@ def post_remove(
     return _done(request, key, plane, caller, place, revision_of(plane, caller, f"override:{key}", before))
 
 
-def _question(key: str, wanted: Wanted, place: Place, standing: Override) -> Question:
-    to = "the gateway" if wanted.variant == "on" else "the direct path"
+def _question(view: FlagView, wanted: Wanted, place: Place, standing: Override) -> Question:
+    key, to = view.flag.key, "the gateway" if wanted.variant == "on" else "the direct path"
     until = f" until {instant(standing.expires_at)}" if standing.expires_at else ""
     why = f", because: {standing.reason}" if standing.reason else ""
     return Question(
@@ -124,7 +124,9 @@ def _question(key: str, wanted: Wanted, place: Place, standing: Override) -> Que
         title=f"Force {wanted.user} {wanted.variant} instead of {standing.variant}?",
         said=[
             f"{wanted.user} is forced {standing.variant} now{until}{why}.",
-            f"From the next request on {wanted.user} takes {to}, whatever the share is.",
+            f"{wanted.user} takes the direct path until the flag is restored, and then {to}."
+            if view.flag.killed
+            else f"From the next request on {wanted.user} takes {to}, whatever the share is.",
         ],
         button=f"Force {wanted.variant}",
         fields={
@@ -137,6 +139,8 @@ def _question(key: str, wanted: Wanted, place: Place, standing: Override) -> Que
             "page": place.page,
         },
         target="#overrides",
+        seen=view.flag.revision,
+        about="user",
     )
 
 

@@ -110,8 +110,8 @@ class FlagView:
         if self.unwell:
             return "Requests end in an error: both paths fail"
         if self.moved or self.forced_on:
-            return f"Direct requests end in an error: the direct path is {self.paths.direct.word}"
-        return f"Requests end in an error: the direct path is {self.paths.direct.word}"
+            return f"Direct requests end in an error: the direct path {self.paths.direct.state}"
+        return f"Requests end in an error: the direct path {self.paths.direct.state}"
 
     @property
     def headline(self) -> str:
@@ -134,12 +134,12 @@ class FlagView:
         said = []
         failing = self.paths.direct.tone is Tone.BAD
         if failing and (self.moved < WHOLE or self.forced_off):
-            said.append((f"The direct path is {self.paths.direct.word}", "requests on it end in an error."))
+            said.append((f"The direct path {self.paths.direct.state}", "requests on it end in an error."))
         if self.unwell and failing:
-            said.append((f"The gateway is {self.gateway.word}", "requests on it find no other way."))
+            said.append((f"The gateway {self.gateway.state}", "requests on it find no other way."))
         elif self.unwell:
             so = "requests sent to it are answered directly until it is back."
-            said.append((f"The gateway is {self.gateway.word}", so))
+            said.append((f"The gateway {self.gateway.state}", so))
         return tuple(said)
 
     @property
