@@ -14,6 +14,7 @@ from rollout.domain.flag import MAIN_FLAG, Variant
 from rollout.domain.flag import Path as Where
 from rollout.gateway.upstream import UpstreamPhase
 from rollout.http.pages.health import PathView, Tone
+from rollout.http.pages.words import kind_in_words
 from rollout.resilience.gate import Gate
 from tests.http.api_support import MODELS, World, a_gate, a_world, trip
 from tests.http.pages_support import PAGE, a_browser, words
@@ -93,6 +94,27 @@ async def test_a_gateways_path_that_fails_is_a_notice_only_while_somebody_is_sen
     kill(world.door, MAIN_FLAG, actor="a")
     world.plane.refresh()
     assert _loud(await _html(world)) == []
+
+
+async def test_nobody_is_said_to_be_answered_directly_while_the_upstream_cannot_be_used(world: World) -> None:
+    trip(gate_of(world), FailureKind.UNREACHABLE)
+    set_override(world.door, MAIN_FLAG, "tester", Variant.ON, actor="a")
+    world.plane.refresh()
+    world.upstream = replace(world.upstream, phase=UpstreamPhase.UNREACHABLE, detail="does not answer")
+    html = await _html(world)
+    assert "the direct path, which would help, fails too" in _loud(html)[0]
+    assert "answered directly" not in words(html)
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("server_error", "server error"),
+        ("the gateway at LITELLM_BASE_URL does not answer", "the gateway at LITELLM_BASE_URL does not answer"),
+    ],
+)
+def test_a_kind_of_failure_is_written_in_words_and_a_variable_as_it_is_called(why: str, said: str) -> None:
+    assert kind_in_words(why) == said
 
 
 async def test_a_path_whose_every_model_rests_fails_too(world: World) -> None:

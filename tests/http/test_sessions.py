@@ -93,6 +93,9 @@ async def test_a_session_that_is_ended_is_refused_at_once_and_the_ledger_says_by
     assert (await viewer.get(PAGE)).status_code == 200
     answer = await admin.post(f"/sessions/{session}/end", reason="left her desk")
     assert answer.status_code == 303
+    assert "Done: you ended the session of Asta (viewer)." in words((await admin.get(answer.headers["location"])).text)
+    other = a_browser(world, Role.VIEWER)
+    assert "Done:" not in words((await other.get(answer.headers["location"])).text), "the ledger is not for everybody"
     assert (await viewer.get(PAGE)).status_code == 303
     assert (await viewer.client.get(FLAG)).status_code == 401
     with nothing_changes(world):

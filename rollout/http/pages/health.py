@@ -13,7 +13,7 @@ from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Path
 from rollout.gateway.state import GatewayPhase, GatewayState
 from rollout.gateway.upstream import UpstreamPhase, UpstreamState
-from rollout.http.pages.words import count
+from rollout.http.pages.words import count, kind_in_words
 from rollout.http.plane import Plane
 from rollout.http.unwell import too_little, unwell_requests
 from rollout.resilience.breaker import BreakerState, BreakerStatus
@@ -179,7 +179,7 @@ def why_failing(status: GateStatus, path: Path, live: tuple[str, ...]) -> str:
 
 def why(status: BreakerStatus) -> str:
     """Say what a breaker counted: `server error, 8 in a row`."""
-    said = (status.why or "reason not said").replace("_", " ")
+    said = kind_in_words(status.why or "reason not said")
     return f"{said}, {status.failures:,} in a row" if status.failures > 1 else said
 
 

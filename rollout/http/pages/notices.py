@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from rollout.domain.flag import MAIN_FLAG, Flag, Path, Variant
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import percentage_of
-from rollout.http.pages.health import failing_now
+from rollout.http.pages.health import Tone, failing_now, paths_of
 from rollout.http.pages.views import stopped_here
 from rollout.http.pages.words import count, exact, relative
 from rollout.http.plane import Plane
@@ -45,7 +45,8 @@ def _failing(plane: Plane) -> Iterator[Notice]:
         so = "whoever it should answer gets an error. It is tried again every few seconds"
         yield Notice("The direct path is failing", f"{direct.why}; {so}", loud=True, where=where, seen=direct.seen)
     if gateway and _anybody_on_the_gateway(plane):  # with nobody there nobody tries it, and it would be said for ever
-        so = "the direct path, which would help, fails too" if direct else "its users are answered directly"
+        helps = not direct and paths_of(plane).direct.tone is not Tone.BAD
+        so = "its users are answered directly" if helps else "the direct path, which would help, fails too"
         yield Notice("The gateway's path is failing", f"{gateway.why}; {so}", loud=True, where=where, seen=gateway.seen)
 
 

@@ -162,6 +162,7 @@ def _environment() -> Environment:
         "count": words.count,
         "ended": words.ended,
         "full": words.full,
+        "kind_in_words": words.kind_in_words,
         "coded": _coded,
     }
     environment.globals |= {

@@ -28,7 +28,8 @@ from rollout.http.auth import (
     sessions_of,
     where_from,
 )
-from rollout.http.pages.change import Field
+from rollout.http.pages.change import Field, head_of, revision_of
+from rollout.http.pages.flag import done_entry
 from rollout.http.pages.render import fragment, page, plain, see, wants_fragment
 from rollout.http.plane import Plane
 
@@ -101,27 +102,33 @@ def post_sign_out(request: Request, plane: ThePlane, _caller: Annotated[Caller, 
 
 
 @router.get("/sessions")
-def show_sessions(request: Request, plane: ThePlane, caller: Evaluator) -> Response:
+def show_sessions(request: Request, plane: ThePlane, caller: Evaluator, done: str = "") -> Response:
     """List who is signed in and which links nobody used yet; without the role admin, the caller's own session."""
-    return _sessions(request, plane, caller)
+    return _sessions(request, plane, caller, done)
 
 
 @router.post("/sessions/{session_id}/end")
 def post_end(request: Request, session_id: str, plane: ThePlane, caller: Evaluator, reason: Field = "") -> Response:
     """End a session or an unused link: whoever holds it is refused from now on."""
     checked_session(caller, session_id)
+    before = head_of(plane)
     end_session(plane.door, session_id, actor=caller.name, reason=reason or None)
     plane.refresh()
     if session_id == caller.session:
         return see(request, "/sign-in")
-    return _sessions(request, plane, caller) if wants_fragment(request) else see(request, "/sessions")
+    done = str(revision_of(plane, caller, f"session:{session_id}", before))
+    return (
+        _sessions(request, plane, caller, done) if wants_fragment(request) else see(request, f"/sessions?done={done}")
+    )
 
 
-def _sessions(request: Request, plane: Plane, caller: Caller) -> Response:
+def _sessions(request: Request, plane: Plane, caller: Caller, done: str) -> Response:
     show = fragment if wants_fragment(request) else page
     template = "_sessions.html" if wants_fragment(request) else "sessions.html"
     all_of_them = caller.may(Role.ADMIN)
-    return show(request, plane, caller, template, sessions=sessions_of(plane, caller), all_of_them=all_of_them)
+    said = done_entry(plane, done) if all_of_them else None  # an entry of the ledger is not for everybody
+    sessions = sessions_of(plane, caller)
+    return show(request, plane, caller, template, sessions=sessions, all_of_them=all_of_them, done=said)
 
 
 def _not_signed_in(

@@ -94,6 +94,11 @@ def ended(text: str) -> str:
     return text if not text or text.endswith(".") else f"{text}."
 
 
+def kind_in_words(why: str) -> str:
+    """Write the name of a kind of failure in words; a sentence keeps its underscores, they are part of a name."""
+    return why if " " in why else why.replace("_", " ")
+
+
 def full(text: str) -> str:
     """Write a message as a sentence of its own: a capital first, one full stop last."""
     return ended(_capital(text))
