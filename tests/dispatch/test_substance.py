@@ -104,7 +104,7 @@ def tailed(*pieces: bytes, body: Any = None, path: Path = Path.OPENROUTER, keep:
     left = list(pieces)
     while not opening.committed:
         assert opening.feed(left.pop(0), wall=0.0) is None
-    tail = Tail(opening, wanted, path=path, model="a/b:free", keep=keep)
+    tail = Tail(opening, wanted, path=path, model="a/b:free", keep=keep, says_cost=True)
     for piece in left:
         tail.feed(piece)
     return tail
