@@ -234,6 +234,11 @@ ANSWER = '{"a": "``` ~~~ \\" } 👋"}'
         f"\n \r\n{fenced(ANSWER)}\n\n ",
         f"``` json \n\n  {ANSWER}\n\n``` \t",
         f"```json\n{ANSWER}```",
+        f"```json {ANSWER}```",
+        f"~~~ {ANSWER} ~~~",
+        f"```{ANSWER}\n```",
+        f"```JSON{ANSWER}```",
+        '```{"a":\n1}```',
     ],
 )
 def test_one_markdown_fence_around_the_whole_json_is_accepted(text: str) -> None:
@@ -256,6 +261,11 @@ def test_one_markdown_fence_around_the_whole_json_is_accepted(text: str) -> None
         f"````json\n{ANSWER}\n```",
         f"``json\n{ANSWER}\n``",
         f"```the answer is\n{ANSWER}\n```",
+        f"```answer: {ANSWER}```",
+        f"```json {ANSWER}``` ```json {ANSWER}```",
+        f"```{ANSWER}``",
+        "```json```",
+        "``` ```",
         "```",
         "``````",
         "```json",
