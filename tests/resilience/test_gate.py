@@ -116,12 +116,12 @@ def test_a_suspicion_ends_with_an_answer_or_a_reset(forgotten_by: str) -> None:
     assert world.state(LITELLM) is BreakerState.CLOSED
 
 
-def test_the_direct_path_is_suspected_only_when_three_models_fail_with_no_answer_between() -> None:
+def test_the_direct_path_is_suspected_only_when_five_models_fail_with_no_answer_between() -> None:
     world = World()
-    for model in (A, B) * 5:  # on their way since before these models rested
+    for model in (A, B, "d:free", "e:free") * 5:  # on their way since before these models rested
         world.gate.settle(Permit(DIRECT, model), K.SERVER_ERROR)
     world.attempt(C, DIRECT)
-    for model in (A, B) * 5:  # on their way since before these models rested
+    for model in (A, B, "d:free", "e:free") * 5:
         world.gate.settle(Permit(DIRECT, model), K.SERVER_ERROR)
     assert world.state(DIRECT) is BreakerState.CLOSED
     world.attempt(C, DIRECT, K.SERVER_ERROR)

@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from rollout.domain.failure import LEADS_ON, FailureKind
+from rollout.domain.failure import LEADS_ON, MODEL_FAULTS, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerState
 from rollout.resilience.quota import FURTHER_SHARE, QuotaLimits
@@ -78,6 +78,30 @@ def test_one_model_that_never_answers_leaves_nobody_without_an_answer(path: Path
                 lambda _, attempt, __, kind=kind, bad=bad: kind if attempt.model == bad else None, path, callers, pace
             )
             assert played.served >= 59, (kind, bad)
+
+
+@on_both_paths
+@at_every_pace
+@pytest.mark.parametrize("callers", ["sixty callers", "one caller"])
+def test_three_models_of_five_that_are_out_leave_the_other_two_answering(path: Path, callers: str, pace: str) -> None:
+    # not here: what a request alone may bring about; nobody rests for it, so three of them are all its attempts
+    for kind in MODEL_FAULTS.intersection(KINDS) - {K.UNREACHABLE}:
+        for out_of_order in (MODELS[:3], MODELS[2:], MODELS[::2]):
+            played = storm(
+                lambda _, attempt, __, kind=kind, bad=out_of_order: kind if attempt.model in bad else None,
+                path,
+                callers,
+                pace,
+            )
+            assert played.served >= 54, (kind, out_of_order, played.served)
+
+
+@on_both_paths
+@pytest.mark.parametrize("kind", IN_TURN)
+def test_one_model_that_still_answers_is_found(path: Path, kind: K) -> None:
+    for well in MODELS:
+        played = Storm(lambda _, attempt, __, well=well: None if attempt.model == well else kind, path=path)
+        assert played.play(spread(seconds=60.0)).served >= 48, well
 
 
 @on_both_paths
