@@ -1,6 +1,6 @@
 """Storms without sockets: what is served when first attempts fail, and what is sent when nothing answers at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import pytest
@@ -28,6 +28,11 @@ at_every_pace = pytest.mark.parametrize("pace", PACES)
 def out(kind: K, begins: float, ends: float) -> Fails:
     """Return an upstream that is out between two moments."""
     return lambda _, attempt, __: kind if begins <= attempt.started < ends else None
+
+
+def bad(models: Sequence[str], kind: K) -> Fails:
+    """Return an upstream some of whose models always fail."""
+    return lambda _, attempt, __: kind if attempt.model in models else None
 
 
 def taking(seconds: float) -> Callable[[K | None], float]:
@@ -86,22 +91,17 @@ def test_one_model_that_never_answers_leaves_nobody_without_an_answer(path: Path
 def test_three_models_of_five_that_are_out_leave_the_other_two_answering(path: Path, callers: str, pace: str) -> None:
     # not here: what a request alone may bring about; nobody rests for it, so three of them are all its attempts
     for kind in MODEL_FAULTS.intersection(KINDS) - {K.UNREACHABLE}:
-        for out_of_order in (MODELS[:3], MODELS[2:], MODELS[::2]):
-            played = storm(
-                lambda _, attempt, __, kind=kind, bad=out_of_order: kind if attempt.model in bad else None,
-                path,
-                callers,
-                pace,
-            )
-            assert played.served >= 54, (kind, out_of_order, played.served)
+        for models in (MODELS[:3], MODELS[2:], MODELS[::2]):
+            played = storm(bad(models, kind), path, callers, pace)
+            assert played.served >= 54, (kind, models, played.served)
 
 
 @on_both_paths
 @pytest.mark.parametrize("kind", IN_TURN)
 def test_one_model_that_still_answers_is_found(path: Path, kind: K) -> None:
     for well in MODELS:
-        played = Storm(lambda _, attempt, __, well=well: None if attempt.model == well else kind, path=path)
-        assert played.play(spread(seconds=60.0)).served >= 48, well
+        played = Storm(bad([each for each in MODELS if each != well], kind), path=path).play(spread(seconds=60.0))
+        assert played.served >= 48, well
 
 
 @on_both_paths
