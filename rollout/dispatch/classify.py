@@ -37,6 +37,7 @@ from rollout.dispatch.words import LONGEST_TEXT, QUOTES, sentence
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.wire.chat import error_in, is_completion, parse_json
+from rollout.wire.sse import BOM
 
 MAX_RETRY_AFTER: Final = 86_400.0
 """Seconds; the longest wait that makes sense is until the next day's quota."""
@@ -61,23 +62,28 @@ _PER_MODEL: Final = frozenset(
 
 _OF_CONTENT: Final = frozenset({"content_policy_violation", "refusal"})
 _TOO_LONG: Final = re.compile(
-    r"context[ _](?:length|window)|(?:prompt|input|messages?) (?:is|are) too (?:long|large)|reduce the length"
-    r"|too many (?:\w+ )?tokens|max(?:imum)?[ _](?:\w+[ _])?tokens.{0,60}?(?:too (?:large|high)|exceed|at most|support)"
+    r"context[ _](?:length|window|size)|(?:prompt|input|messages?|request) (?:is |are )?too (?:long|large)"
+    r"|reduce (?:the|your) (?:length|prompt|input)|too many (?:\w+ )?tokens"
+    r"|max(?:imum)?[ _](?:\w+[ _])?tokens.{0,60}?(?:too (?:large|high)|exceed|at most|support)"
+    r"|(?:tokens?|length|prompt|input)\b.{0,60}?\bexceed.{0,60}?\b(?:limit|max|supported|allowed)"
+    r"|tokens?\b.{0,60}?(?:must|should) (?:be|not).{0,20}?(?:<|less|fewer|at most|below|exceed|over)"
     r"|supports? (?:at most|up to|a maximum)",
     re.IGNORECASE,
 )
 _CANNOT: Final = re.compile(
     r"no endpoints found (?:that (?:support|can)|for the request)|no allowed providers"
     r"|(?:does not|doesn't|do not|don't|cannot|can't|not) (?:\w+ )?support|not supported|unsupported"
-    r"|not enabled for|is mandatory for|only available|not available (?:on|for|with)|provider returned error",
+    r"|not enabled for|is mandatory for|only available|not available (?:on|for|with)|(?:is|are) unavailable"
+    r"|provider returned error",
     re.IGNORECASE,
 )
 _ELSEWHERE: Final = re.compile(
     r"\b(?:your|this|the|user'?s?) (?:country|region|location|territory)\b|country, region|unsupported_country"
     r"|\bregion\w*.{0,40}(?:restrict|block|unavailable|not (?:available|supported|allowed))|regionerror"
-    r"|\bgeo\w*[ -]?(?:restrict|block|fenc)|not available in\b",
+    r"|\bgeo(?:\w*[ -]?(?:restrict|block|fenc)|graph|location)|not available in\b|\blegal reasons\b",
     re.IGNORECASE,
 )
+_OF_MODEL: Final = re.compile(r"\b(?:models?|providers?)\b", re.IGNORECASE)
 _OF_KEY: Final = re.compile(r"\b(?:api[ _-]?)?keys?\b|credential|authenti", re.IGNORECASE)
 
 
@@ -118,7 +124,7 @@ def classify(
         wall: now, in seconds since the epoch, for times an upstream names.
     """
     try:
-        document = parse_json(body)
+        document = parse_json(body.removeprefix(BOM))
     except ValueError:
         document = None
     if status != 200:
@@ -244,9 +250,12 @@ def _speaks_of_model(status: int, error: Mapping[str, Any]) -> bool:
     text = _text(error)
     if "constraint_filtered" in text or "wrong_endpoint" in text or _ELSEWHERE.search(text):
         return True
-    if status == 403 and _OF_KEY.search(text):
-        return False
-    return _CANNOT.search(text) is not None or (status == 403 and "guardrail" in text.lower())
+    if status == 403:
+        if _OF_KEY.search(text):
+            return False
+        if _OF_MODEL.search(text) or "guardrail" in text.lower():
+            return True
+    return status == 451 or _CANNOT.search(text) is not None  # 451: forbidden by the law of some place
 
 
 def _is_per_model(error: Mapping[str, Any]) -> bool:

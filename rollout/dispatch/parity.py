@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from rollout.domain.release import streams_say_cost
-
 REWRITES_HEADER: Final = "X-Rollout-Gateway-Rewrites"
 """The header in which an answer from the gateway says what is different in it, or may be."""
 
@@ -90,21 +88,18 @@ def upstream_model(said: str, model: str) -> str:
     return said if "/" in said else model
 
 
-def usage_is_estimated(chunk: Any, *, release: str | None = None) -> bool:
+def usage_is_estimated(chunk: Any) -> bool:
     """Say whether a chunk's usage is the gateway's own guess, because the upstream's never came.
 
     The upstream's usage always carries its `cost`. A stream of the gateway that ends with a usage without one was
-    cut off upstream: the gateway made up its end, `finish_reason` and `[DONE]` included. The streams of old releases
-    never say a cost, so that behind those nobody can tell.
+    cut off upstream: the gateway made up its end, `finish_reason` and `[DONE]` included. Ask only about a gateway
+    whose streams say a cost at all: those of old releases never do.
 
     Args:
         chunk: The parsed chunk.
-        release: Which LiteLLM the gateway says that it is, None if it does not say.
     """
     usage = chunk.get("usage") if isinstance(chunk, Mapping) else None
-    if not isinstance(usage, Mapping) or not usage or usage.get("cost") is not None:
-        return False
-    return streams_say_cost(release)
+    return isinstance(usage, Mapping) and bool(usage) and usage.get("cost") is None
 
 
 def _restore(document: Any, model: str, holder: str) -> bool:

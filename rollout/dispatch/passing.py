@@ -55,7 +55,8 @@ class Passage:
         self.first = bytes(opening.held)
         opening.held.clear()
         last = sending.records[-1]
-        self.tail = Tail(opening, sending.wanted, path=last.path, model=last.model, keep=False)
+        says_cost = sending.gate.streams_say_cost
+        self.tail = Tail(opening, sending.wanted, path=last.path, model=last.model, keep=False, says_cost=says_cost)
 
     @property
     def is_over(self) -> bool:

@@ -23,6 +23,8 @@ _OWN_CODE: Final = re.compile(
     | '\w+'\ object\ (?:is|has|does|cannot)\b | \bindices\ must\ be\ | \bindex\ out\ of\ range | \bis\ not\ iterable
     | invalid\ literal\ for\  | not\ supported\ between\ instances | unsupported\ operand\ type | unhashable\ type
     | unexpected\ keyword\ argument | required\ positional\ argument | codec\ can't\ encode
+    | can\ only\ concatenate\b | could\ not\ convert\ string\b | expected\ str\ instance | expected\ string\ or\ bytes
+    | \(\)\ argument\ must\ be\b | must\ be\ (?:str|real\ number),\ not\b
     | is\ repeating\ the\ same\ chunk
     """,
     re.VERBOSE,

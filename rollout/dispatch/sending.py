@@ -257,6 +257,8 @@ class Sending:
             return
         prompt, completion, cost = usage
         last = self.records[-1]
+        if cost is not None and last.path is Path.LITELLM:
+            self.gate.streams_say_cost = True
         self.records[-1] = last._replace(prompt_tokens=prompt, completion_tokens=completion, cost=cost)
         if cost is not None and cost > 0 and not (last.cost is not None and last.cost > 0):
             self._charged(cost)

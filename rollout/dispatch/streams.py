@@ -20,7 +20,8 @@ from rollout.domain.failure import FailureKind
 class _Base:
     def __init__(self, sending: Sending, opening: Opening, decision: Decision, finish: Finish) -> None:
         last = sending.records[-1]
-        self._tail = Tail(opening, sending.wanted, path=last.path, model=last.model, keep=True)
+        says_cost = sending.gate.streams_say_cost
+        self._tail = Tail(opening, sending.wanted, path=last.path, model=last.model, keep=True, says_cost=says_cost)
         self._sending = sending
         self._finish: Finish | None = finish
         self._stall = sending.upstreams.stall_timeout

@@ -16,8 +16,11 @@ from rollout.domain.failure import FailureKind
 from rollout.wire.chat import choices_in, error_of_choice, parse_json, serves
 
 EMPTY: Final = Fault(FailureKind.EMPTY, "an answer with neither text nor a tool call in it")
-_FENCE: Final = re.compile(r"(`{3,}|~{3,})[ \t]*[^\s`~]*[ \t]*(?:\r\n?|\n)")
-"""How a Markdown fence begins: its marks, perhaps a word for the language, the end of the line."""
+_FENCE: Final = re.compile(
+    r"(`{3,}|~{3,})(?:[ \t]*[^\s`~{\[\"]*[ \t]*(?:\r\n?|\n)|[ \t]*(?:json\w*)?(?=[\s{\[\"]))", re.IGNORECASE
+)
+"""How a Markdown fence begins: its marks, and perhaps a word for the language; then the end of the line, or at once the
+JSON, as models write it on one line."""
 
 
 class Wanted(NamedTuple):

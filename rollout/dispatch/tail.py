@@ -17,6 +17,7 @@ from rollout.dispatch.senders.seam import SendFault
 from rollout.dispatch.substance import EMPTY, Wanted, error_finish, judge_answer
 from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
+from rollout.domain.release import streams_say_cost
 from rollout.wire.chat import Usage, choices_in, delivers, error_in, error_of_choice, read_event, serves, usage_in
 from rollout.wire.sse import EventTooLong
 
@@ -27,7 +28,8 @@ _TOO_LONG: Final = Fault(FailureKind.INTERRUPTED, f"more than {MAX_CHARACTERS:,}
 class Tail:
     """The rest of a stream. `keep` says whether chunks are handed out; else there is a verdict on each event.
 
-    Chunks of the gateway are handed out in the upstream's shape; `model` is the one that was asked.
+    Chunks of the gateway are handed out in the upstream's shape; `model` is the one that was asked. `says_cost` says
+    whether a stream of this gateway said a cost before; it counts only if the gateway does not say its release.
 
     Attributes:
         ready: chunks nobody took yet.
@@ -48,6 +50,7 @@ class Tail:
         "_of_gateway",
         "_parser",
         "_release",
+        "_says_cost",
         "_served",
         "_several",
         "_wanted",
@@ -61,12 +64,15 @@ class Tail:
         "verdicts",
     )
 
-    def __init__(self, opening: Opening, wanted: Wanted, *, path: Path, model: str, keep: bool) -> None:
+    def __init__(
+        self, opening: Opening, wanted: Wanted, *, path: Path, model: str, keep: bool, says_cost: bool = False
+    ) -> None:
         self._of_gateway = path is Path.LITELLM
         self._model = model
         self._estimated = False
         self._parser = opening.parser
         self._release = opening.release
+        self._says_cost = says_cost
         self._wanted = wanted
         self._assembly = Assembly() if wanted.has_shape else None
         self._served = False
@@ -144,7 +150,11 @@ class Tail:
             return False
         if "usage" in chunk and (usage := usage_in(chunk)) is not None:
             self.usage, self.moved = usage, True
-            self._estimated = self._of_gateway and usage_is_estimated(chunk, release=self._release)
+            self._estimated = (
+                self._of_gateway
+                and usage_is_estimated(chunk)
+                and streams_say_cost(self._release, unknown=self._says_cost)
+            )
             self._behind_usage = self._finish is not None
         if suspect and (error := error_in(chunk)) is not None:
             self.fault = interrupted(Path.LITELLM if self._of_gateway else Path.OPENROUTER, error)

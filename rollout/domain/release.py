@@ -31,7 +31,12 @@ def parse_release(text: str) -> Release | None:
     return Release(int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
-def streams_say_cost(text: str | None) -> bool:
-    """Say whether the streams of a release tell their cost; one that does not say which it is has to."""
+def streams_say_cost(text: str | None, *, unknown: bool) -> bool:
+    """Say whether the streams of a release tell their cost.
+
+    Args:
+        text: what a gateway says that it is, None if it does not say.
+        unknown: the answer if that names no release.
+    """
     release = parse_release(text) if text else None
-    return release is None or release >= STREAMS_SAY_COST
+    return unknown if release is None else release >= STREAMS_SAY_COST

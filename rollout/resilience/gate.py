@@ -40,6 +40,10 @@ class Gate:
         rules: when breakers trip; the usual ones where None.
         record: the quota as a run before this one left it.
         store: where the quota's record is kept.
+
+    Attributes:
+        streams_say_cost: whether a stream of the gateway ever said what it cost, to this process. Plain answers teach
+            nothing about that: old releases of LiteLLM keep the cost in those and lose it in streams.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Gate:
         self._own = OwnScopes(rules)
         self._not_free: frozenset[str] = frozenset()
         self._quarantined: frozenset[str] = frozenset()
+        self.streams_say_cost = False
 
     def begin(self) -> None:
         """Note a request of a caller; it earns a part of a retry."""

@@ -49,12 +49,13 @@ ANSWER_RULES: Final = PATH_RULES[Path.OPENROUTER]
 """When a path is left alone because none of its models answers: on both paths as late as the one after which nothing
 comes, because one answer in between is enough to know better."""
 
-SUSPECTS: Final[Mapping[Path, int]] = {Path.LITELLM: 2, Path.OPENROUTER: 3}
-"""Models in a row that time out or answer 5xx before it is their path that is suspected. More where nothing comes
-after: one bad model, asked by many at once, must not take the good ones with it."""
+EVERY: Final = 5
+"""Models that fail in a row before it counts as every model; fewer if a request has fewer. It is the usual cascade's
+length: three of five may be out, and the other two answer everybody."""
 
-EVERY: Final = 3
-"""Models that fail in a row before it counts as every model; fewer if a request has fewer. One request asks as many."""
+SUSPECTS: Final[Mapping[Path, int]] = {Path.LITELLM: 2, Path.OPENROUTER: EVERY}
+"""Models in a row that time out or answer 5xx before it is their path that is suspected. All of them if nothing comes
+after it: bad models, asked by many at once, must not take the good ones with them."""
 
 LATELY_SECONDS: Final = 60.0
 """How long ago something may have served for resting models to be asked: two of their first rests."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -34,11 +35,11 @@ class Upstream:
     headers: Mapping[str, str] = {"content-type": "text/event-stream"}
 
     def __init__(self, *pieces: bytes) -> None:
-        self._pieces = pieces
+        self.pieces = pieces
         self.closed = False
 
     async def open(self, call: Call) -> "Upstream":
-        self._left = list(self._pieces)
+        self._left = list(self.pieces)
         return self
 
     async def next(self) -> bytes:
@@ -165,35 +166,49 @@ async def test_a_caller_that_is_gone_before_the_head_closes_the_upstream_and_is_
         ("1.93.2", None),
         ("1.94.0", FailureKind.TRUNCATED),  # it says one, so this end is made up
         ("1.106.2", FailureKind.TRUNCATED),
-        (None, FailureKind.TRUNCATED),
     ],
 )
 async def test_a_stream_without_a_cost_is_made_up_unless_its_gateway_is_too_old_to_say_one(
-    upstream: world.Upstream, release: str | None, failure: FailureKind | None
+    release: str, failure: FailureKind | None
 ) -> None:
-    used = b'data: {"id": "gen-1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}\n\n'
-    stop = world.chunk("m", {}, "stop") + used + b"data: [DONE]\n\n"
-    headers = [f"x-litellm-version: {release}"] if release else []
+    front = Front()
+    await stream_through(front, "on", release=release)
+    assert [exchange.failure for exchange in front.seen] == [failure]
 
-    async def behave(call: world.Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(world.head(200, "text/event-stream", *headers))
-        writer.write(world.framed(WORD) + world.framed(stop) + b"0\r\n\r\n")
 
-    upstream.gateway = behave
-    client = world.FixedClient(world.upstreams_at(upstream.url))
-    seen: list[Exchange] = []
-    dispatcher = Dispatcher(client, gate=world.a_gate(), observe=seen.append)
-    stream: Any = await dispatcher.ainvoke(messages=HEJ, user="on", stream=True)
-    text = ""
-    try:
-        async for chunk in stream:
-            text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
-    except UpstreamUnavailable:
-        pass
-    finally:
-        await dispatcher.aclose()
-    assert text == "He"
-    assert [exchange.failure for exchange in seen] == [failure]
+@pytest.mark.parametrize("release", ["", "main-stable"])
+@pytest.mark.parametrize("way", ["python", "endpoint"])
+async def test_a_gateway_of_unknown_release_has_to_say_a_cost_once_it_said_one(release: str, way: str) -> None:
+    front = Front()
+    for used in ({}, {"cost": None}, {"cost": 0}, {}, {"cost": 0.0}, {"cost": None}):
+        await stream_through(front, "on", release=release, way=way, **used)
+    made_up = FailureKind.TRUNCATED
+    assert [exchange.failure for exchange in front.seen] == [None, None, None, made_up, None, made_up]
+
+
+async def test_a_cost_in_a_plain_answer_or_on_the_direct_path_obliges_no_stream_of_the_gateway() -> None:
+    # LiteLLM before 1.94.0 keeps the cost of a plain answer and loses it in a stream
+    front = Front()
+    front.upstream.headers, front.upstream.pieces = {}, (json.dumps(world.completion("m")).encode(),)
+    plain: Any = await front.dispatcher.ainvoke(messages=HEJ, user="on")
+    assert plain["usage"]["cost"] == 0
+    await stream_through(front, "off", cost=0)
+    await stream_through(front, "on")
+    assert [exchange.failure for exchange in front.seen] == [None, None, None]
+
+
+async def stream_through(front: Front, user: str, *, release: str = "", way: str = "python", **used: Any) -> None:
+    """Read a stream to its end, whose usage has these fields beside its counts, from a LiteLLM of this release."""
+    usage = event({"id": "gen-1", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, **used}})
+    front.upstream.pieces = (WORD, world.chunk("m", {}, "stop") + usage + b"data: [DONE]\n\n")
+    front.upstream.headers = {"content-type": "text/event-stream"} | ({"x-litellm-version": release} if release else {})
+    if way == "endpoint":
+        await front.call(user)
+        return
+    stream: Any = await front.dispatcher.ainvoke(messages=HEJ, user=user, stream=True)
+    with suppress(UpstreamUnavailable):
+        async for _ in stream:
+            pass
 
 
 class Lingering(Upstream):

@@ -290,11 +290,49 @@ def test_a_real_error_of_openrouter_is_the_same_one_in_a_stream_on_both_paths(se
         "The input is too long for this model",
         "Developer instruction is not enabled for models/x",
         "Country, region, or territory not supported",
+        "Input length 40000 exceeds the maximum allowed input length 32768",
+        "Request too large for this model",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "inputs tokens + max_new_tokens must be <= 8192",
+        "Your prompt of 9000 tokens exceeds the limit of 8192",
+        "json mode is unavailable for this deployment",
+        "Unavailable for legal reasons",
+        "This geography is not served",
     ],
 )
 def test_words_alone_tell_that_a_model_refuses(path: Path, message: str) -> None:
     said = {"message": message if path is Path.OPENROUTER else f"litellm.BadRequestError: XException - {message}"}
     assert judged(400, {"error": said}, path=path).kind is FailureKind.MODEL_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        (403, "Your organization must be verified to use the model x", FailureKind.MODEL_REFUSED),
+        (403, "The provider declined to serve this account", FailureKind.MODEL_REFUSED),
+        (403, "Not allowed in this geography", FailureKind.MODEL_REFUSED),
+        (451, "Unavailable", FailureKind.MODEL_REFUSED),
+        (403, "This key may not use the model x", FailureKind.UNAUTHORIZED),
+        (403, "Key limit exceeded (total limit)", FailureKind.UNAUTHORIZED),
+        (403, "Forbidden", FailureKind.UNAUTHORIZED),
+        (401, "User not found, so no model is served", FailureKind.UNAUTHORIZED),
+        (402, "You requested up to 65536 tokens, which exceeds the limit you can afford", FailureKind.PAYMENT_REQUIRED),
+        (400, "model: expected a string, received a number", FailureKind.REJECTED),
+        (400, "max_tokens must be at least 1", FailureKind.REJECTED),
+    ],
+)
+def test_a_refusal_for_one_model_or_place_is_told_from_a_wrong_key_and_a_wrong_request(
+    status: int, message: str, kind: FailureKind
+) -> None:
+    error = {"message": message, "code": status}
+    assert judged(status, {"error": error}).kind is kind
+    assert judged(status, through_the_gateway(status, error), path=Path.LITELLM).kind is kind
+
+
+def test_a_byte_order_mark_before_an_answer_means_nothing() -> None:
+    document = {"choices": [{"message": {"content": "Hej"}}]}
+    body = b"\xef\xbb\xbf" + json.dumps(document).encode()
+    assert classify(Path.OPENROUTER, 200, {}, body, wall=0.0) == (None, document)
 
 
 def test_a_model_that_refuses_speaks_neither_against_itself_nor_against_its_path() -> None:
@@ -369,6 +407,10 @@ OWN_CODE = [
     (500, "litellm.APIConnectionError: APIConnectionError: OpenrouterException - Invalid response object"),
     (500, "invalid literal for int() with base 10: 'server_error'"),
     (500, "'>=' not supported between instances of 'str' and 'int'"),
+    (500, 'litellm.APIConnectionError: OpenrouterException - can only concatenate str (not "int") to str'),
+    (500, "could not convert string to float: 'free'"),
+    (500, "int() argument must be a string, a bytes-like object or a real number, not 'dict'"),
+    (500, "sequence item 0: expected str instance, int found"),
     (500, "litellm.InternalServerError: The model is repeating the same chunk = ---."),
 ]  # fmt: skip
 

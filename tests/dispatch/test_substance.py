@@ -104,7 +104,7 @@ def tailed(*pieces: bytes, body: Any = None, path: Path = Path.OPENROUTER, keep:
     left = list(pieces)
     while not opening.committed:
         assert opening.feed(left.pop(0), wall=0.0) is None
-    tail = Tail(opening, wanted, path=path, model="a/b:free", keep=keep)
+    tail = Tail(opening, wanted, path=path, model="a/b:free", keep=keep, says_cost=True)
     for piece in left:
         tail.feed(piece)
     return tail
@@ -234,6 +234,11 @@ ANSWER = '{"a": "``` ~~~ \\" } 👋"}'
         f"\n \r\n{fenced(ANSWER)}\n\n ",
         f"``` json \n\n  {ANSWER}\n\n``` \t",
         f"```json\n{ANSWER}```",
+        f"```json {ANSWER}```",
+        f"~~~ {ANSWER} ~~~",
+        f"```{ANSWER}\n```",
+        f"```JSON{ANSWER}```",
+        '```{"a":\n1}```',
     ],
 )
 def test_one_markdown_fence_around_the_whole_json_is_accepted(text: str) -> None:
@@ -256,6 +261,11 @@ def test_one_markdown_fence_around_the_whole_json_is_accepted(text: str) -> None
         f"````json\n{ANSWER}\n```",
         f"``json\n{ANSWER}\n``",
         f"```the answer is\n{ANSWER}\n```",
+        f"```answer: {ANSWER}```",
+        f"```json {ANSWER}``` ```json {ANSWER}```",
+        f"```{ANSWER}``",
+        "```json```",
+        "``` ```",
         "```",
         "``````",
         "```json",

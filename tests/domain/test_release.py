@@ -19,14 +19,15 @@ def test_a_release_is_read_from_the_numbers_it_begins_with(text: str, release: t
         ("1.94.0", True),
         ("1.106.2", True),
         ("2.0.0", True),
-        ("dev", True),
-        (None, True),
     ],
 )
-def test_streams_of_old_releases_say_no_cost_and_a_gateway_that_does_not_say_which_it_is_has_to(
-    text: str | None, says: bool
-) -> None:
-    assert streams_say_cost(text) is says
+def test_streams_of_old_releases_say_no_cost_and_those_of_newer_ones_do(text: str, says: bool) -> None:
+    assert [streams_say_cost(text, unknown=unknown) for unknown in (False, True)] == [says, says]
+
+
+@pytest.mark.parametrize("text", ["dev", "main-stable", "", None])
+def test_what_is_known_beside_the_release_decides_if_a_gateway_does_not_say_which_it_is(text: str | None) -> None:
+    assert [streams_say_cost(text, unknown=unknown) for unknown in (False, True)] == [False, True]
 
 
 def test_a_release_is_written_as_it_is_read() -> None:

@@ -53,8 +53,9 @@ tools.
 
 - **JSON** (`response_format`): the whole text is one JSON document, of any root; an object if the schema says so, with
   the keys that the schema requires at its root. One Markdown fence around the whole (three or more backticks or tildes,
-  with or without a word for the language) is accepted and delivered as it came. Text outside the fence, a second fence,
-  or anything else than JSON inside is a failure. A tool call or a refusal is an answer of its own.
+  with or without a word for the language, on lines of their own or not) is accepted and delivered as it came. Text
+  outside the fence, a second fence, or anything else than JSON inside is a failure. A tool call or a refusal is an
+  answer of its own.
 - **Tool calls**: the arguments are JSON, or empty for a tool that requires none.
 - What the caller's own `max_tokens` cut off is judged by neither.
 

@@ -1,11 +1,11 @@
 """Storms without sockets: what is served when first attempts fail, and what is sent when nothing answers at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 
 import pytest
 
-from rollout.domain.failure import LEADS_ON, FailureKind
+from rollout.domain.failure import LEADS_ON, MODEL_FAULTS, FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.breaker import BreakerState
 from rollout.resilience.quota import FURTHER_SHARE, QuotaLimits
@@ -28,6 +28,11 @@ at_every_pace = pytest.mark.parametrize("pace", PACES)
 def out(kind: K, begins: float, ends: float) -> Fails:
     """Return an upstream that is out between two moments."""
     return lambda _, attempt, __: kind if begins <= attempt.started < ends else None
+
+
+def bad(models: Sequence[str], kind: K) -> Fails:
+    """Return an upstream some of whose models always fail."""
+    return lambda _, attempt, __: kind if attempt.model in models else None
 
 
 def taking(seconds: float) -> Callable[[K | None], float]:
@@ -78,6 +83,25 @@ def test_one_model_that_never_answers_leaves_nobody_without_an_answer(path: Path
                 lambda _, attempt, __, kind=kind, bad=bad: kind if attempt.model == bad else None, path, callers, pace
             )
             assert played.served >= 59, (kind, bad)
+
+
+@on_both_paths
+@at_every_pace
+@pytest.mark.parametrize("callers", ["sixty callers", "one caller"])
+def test_three_models_of_five_that_are_out_leave_the_other_two_answering(path: Path, callers: str, pace: str) -> None:
+    # not here: what a request alone may bring about; nobody rests for it, so three of them are all its attempts
+    for kind in MODEL_FAULTS.intersection(KINDS) - {K.UNREACHABLE}:
+        for models in (MODELS[:3], MODELS[2:], MODELS[::2]):
+            played = storm(bad(models, kind), path, callers, pace)
+            assert played.served >= 54, (kind, models, played.served)
+
+
+@on_both_paths
+@pytest.mark.parametrize("kind", IN_TURN)
+def test_one_model_that_still_answers_is_found(path: Path, kind: K) -> None:
+    for well in MODELS:
+        played = Storm(bad([each for each in MODELS if each != well], kind), path=path).play(spread(seconds=60.0))
+        assert played.served >= 48, well
 
 
 @on_both_paths
