@@ -47,12 +47,14 @@ def user_of_scope(scope: Scope) -> str | None:
 def user_of_environ(environ: dict[str, Any]) -> str | None:
     """Return who asks in a WSGI environ: `REMOTE_USER`, else the header's."""
     for name in ("REMOTE_USER", "HTTP_X_ROLLOUT_USER"):
-        if who := str(environ.get(name) or ""):
-            try:
-                # WSGI hands bytes over as Latin-1 text (PEP 3333); the same user must read the same under ASGI
-                return user_from_header(who.encode("latin-1")) or None
-            except UnicodeEncodeError:
-                return user_id(who) or None
+        said = str(environ.get(name) or "")
+        try:
+            # WSGI hands bytes over as Latin-1 text (PEP 3333); the same user must read the same under ASGI
+            who = user_from_header(said.encode("latin-1"))
+        except UnicodeEncodeError:
+            who = user_id(said)
+        if who:  # one that says nothing does not beat the next
+            return who
     return None
 
 

@@ -96,7 +96,7 @@ def revoke(door: Door, token_id: str, *, actor: str, reason: str | None = None) 
     with door.writing() as writing:
         known = list_tokens(writing.connection)
         matching = [token for token in known if token.id == token_id] or [
-            token for token in known if token.name == token_id and token.revoked_at is None
+            token for token in known if token.name == token_id.strip(" ") and token.revoked_at is None
         ]
         if len(matching) != 1:
             raise NotFound(

@@ -19,6 +19,12 @@ JSON: Final = (b"content-type", b"application/json")
 ACCEPT_ENCODING: Final = (b"accept-encoding", b"gzip, deflate")
 """Tells a caller whose encoding was refused which are taken (RFC 9110 12.5.3)."""
 
+_PIECE: Final = 16 * 1024
+"""Bytes given to zlib at once: it copies what it leaves over, once for each member."""
+
+_MAX_MEMBERS: Final = 1_000
+"""Members a gzip body may have. Tools that compress in blocks make one for each 64 KiB; a member takes 20 bytes."""
+
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32  # zlib's own way to take either, told apart by their first bytes
 
 
@@ -84,19 +90,24 @@ async def unpack(raw: bytes, encoding: bytes | None, limit: int) -> bytes:
 
 
 def _inflate(raw: bytes, limit: int) -> bytes:
-    unpacked = bytearray()
-    while raw:  # a gzip body may have several members, one after the other (RFC 1952 2.2)
+    unpacked, at = bytearray(), 0
+    for _ in range(_MAX_MEMBERS):  # a gzip body may have several members, one after the other (RFC 1952 2.2)
         stream = zlib.decompressobj(_GZIP_OR_ZLIB)
-        try:
-            unpacked += stream.decompress(raw, limit + 1 - len(unpacked))
-        except zlib.error:
-            raise UnreadableBody("the body is not the gzip or deflate its Content-Encoding names") from None
-        if len(unpacked) > limit:
-            raise BodyTooLong
-        if not stream.eof:
-            raise UnreadableBody("the compressed body ends before it is complete")
-        raw = stream.unused_data
-    return bytes(unpacked)
+        while not stream.eof:
+            piece = raw[at : at + _PIECE]
+            if not piece:
+                raise UnreadableBody("the compressed body ends before it is complete")
+            try:
+                unpacked += stream.decompress(piece, limit + 1 - len(unpacked))
+            except zlib.error:
+                raise UnreadableBody("the body is not the gzip or deflate its Content-Encoding names") from None
+            if len(unpacked) > limit:
+                raise BodyTooLong
+            at += len(piece)
+        at -= len(stream.unused_data)
+        if at == len(raw):
+            return bytes(unpacked)
+    raise UnreadableBody(f"the compressed body has more than {_MAX_MEMBERS:,} members; compress it as one")
 
 
 async def reply(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:

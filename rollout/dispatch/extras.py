@@ -32,8 +32,8 @@ _FREE_PLUGINS: Final[Mapping[str, frozenset[str]]] = {
 """Plugins that are free, each with its options."""
 
 _USUAL_TIERS: Final = ("auto", "default", "standard")
-_OTHER_TIERS: Final = ("/fast", "/flex", "/priority")
-"""How the slug of a provider ends if it names one of the provider's service tiers."""
+_OTHER_TIERS: Final = frozenset({"fast", "flex", "priority"})
+"""What stands behind a slash in the slug of a provider if it names one of the provider's service tiers."""
 
 _CHOICES_OF_TOOLS: Final = ("allowed_tools", "any", "auto", "function", "none", "required", "tool")
 _FILELESS: Final = ("input_audio", "input_text", "input_video", "refusal", "text", "video_url")
@@ -161,8 +161,10 @@ def _tool_choice(value: Any) -> str | None:
 def _provider(value: Any) -> str | None:
     for name in ("order", "only"):
         slugs = value.get(name) if isinstance(value, Mapping) else None
-        for slug in slugs if isinstance(slugs, list | tuple) else (slugs,):
-            if isinstance(slug, str) and slug.lower().endswith(_OTHER_TIERS):
+        for slug in slugs if isinstance(slugs, list | tuple) else () if slugs is None else (slugs,):
+            if not isinstance(slug, str):
+                return f"may name providers by their slugs in {name}, not by {shown(slug)}"
+            if not _OTHER_TIERS.isdisjoint(part.strip() for part in slug.lower().split("/")[1:]):
                 return f"names the service tier {shown(slug)} in {name}"
     return None
 

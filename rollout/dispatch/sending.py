@@ -47,6 +47,10 @@ _NO_PART_OF_WHAT_IS_ASKED: Final = frozenset(
 """Fields that say who asks, how it is to be sent or what it belongs to: with others the request is still the same."""
 
 _FAILED_BY_GATEWAY: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GATEWAY_ERROR})
+_EXCLUDED: Final = frozenset({FailureKind.MODEL_GONE, FailureKind.NOT_FREE})
+_EXCLUDES_NOBODY: Final = frozenset({"max_price", "sort"})
+"""Preferences of `provider` with which every provider may still answer; `max_price` is written by us."""
+
 _LEFT = Fault(FailureKind.CANCELLED, "the caller left")
 
 
@@ -315,13 +319,20 @@ class Sending:
         elif not sent and not fault.fits:
             self.gate.release(permit, sent=False)  # it was withheld: nothing was learned
         else:
-            if permit.path is Path.LITELLM and fault.kind in _FAILED_BY_GATEWAY and self._is_strange:
-                fault = fault._replace(fits=False)  # LiteLLM answers 500 to fields that it allows nobody to set
+            if self._brings_about(permit.path, fault.kind):
+                fault = fault._replace(fits=False)
             self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent, fits=fault.fits)
 
-    @property
-    def _is_strange(self) -> bool:
-        return self._written is not None and self._written.strange
+    def _brings_about(self, path: Path, kind: FailureKind) -> bool:
+        """Say whether a failure may be due to a field of this request that others do not have."""
+        if kind in _EXCLUDED:
+            # who may not answer this request may answer others: OpenRouter says of both that the model has nobody
+            preferences = self.body.get("provider")
+            given = preferences.items() if isinstance(preferences, Mapping) else ()
+            return any(value is not None and name not in _EXCLUDES_NOBODY for name, value in given)
+        # LiteLLM answers 500 to fields that it allows nobody to set
+        strange = self._written is not None and self._written.strange
+        return strange and path is Path.LITELLM and kind in _FAILED_BY_GATEWAY
 
     def _charged(self, cost: float) -> None:
         if self.upstreams.allow_paid:

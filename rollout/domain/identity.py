@@ -61,7 +61,7 @@ def check_user_id(text: object, *, field: str = "user") -> str:
     Raises:
         InvalidValue: it is empty, too long, or holds control characters or lone surrogates.
     """
-    trimmed = (user_id(text) or text) if isinstance(text, str) else text  # of nothing else the reason is said
+    trimmed = user_id(text) if isinstance(text, str) else text  # of nothing else the reason is said
     return _printable(trimmed, field=field, longest=MAX_USER_ID, empty=False)
 
 
@@ -73,8 +73,8 @@ def user_id(who: object) -> str:
     object that has no text of its own, is nobody.
     """
     if type(who) is str:
-        if who[:1].isalnum() and who[-1:].isalnum():
-            return who  # nearly every one
+        if who.isascii() and who[:1].isalnum() and who[-1:].isalnum():
+            return who  # nearly every one; some fillers that show nothing count as letters
         return _without_edges(who)
     if who is None:
         return ""
@@ -123,7 +123,7 @@ def _without_edges(text: str) -> str:
 
 def _is_invisible(character: str) -> bool:
     # control characters are none of them: somebody put them there, and they are refused
-    return character.isspace() or unicodedata.category(character) == "Cf"
+    return character.isspace() or character in _INVISIBLE or unicodedata.category(character) == "Cf"
 
 
 def check_reason(text: object) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, or_, select
@@ -34,7 +35,8 @@ def list_forced(connection: Connection, key: str, *, search: str, limit: int, of
     of_flag = table.flag_key == key
     found = of_flag
     if search:
-        if not search.isprintable():  # what is stored is printable, and a database may refuse to look for the rest
+        if any(unicodedata.category(each) in ("Cc", "Cs") for each in search):
+            # none of these is ever stored, and a database may refuse to look for them
             return ForcedPage((), 0, _count(connection, of_flag))
         found &= or_(table.user_id.icontains(search, autoescape=True), table.reason.icontains(search, autoescape=True))
     query = select(tables.overrides).where(found).order_by(table.revision.desc(), table.user_id)

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, Select, func, select
 
 from rollout.domain.errors import NotFound, StoreFailed
+from rollout.domain.identity import user_id
 from rollout.domain.ledger import Entry, PersonalRow, SealedEntry, instant, unseal
 from rollout.domain.verification import Verification, verify
 from rollout.store import tables
@@ -32,7 +33,7 @@ class AuditFilter:
     """Which entries to list; a field that is None (or empty) does not filter.
 
     `subject` matches exactly, `action` by its beginning (`flag:` for everything about flags), `user` entries
-    whose personal data is exactly that user id.
+    whose personal data is that user id, read as every way in reads it.
     """
 
     actor: str | None = None
@@ -96,9 +97,10 @@ def list_entries(
         query = query.where(ledger.at <= instant(wanted.until))
     if wanted.user:
         personal = tables.ledger_personal.c
+        users = [wanted.user, user_id(wanted.user)]  # an entry made before ids were trimmed has it as it was given
         query = query.where(
             ledger.revision.in_(
-                select(personal.revision).where(personal.value == wanted.user, personal.field.like("%.user"))
+                select(personal.revision).where(personal.value.in_(users), personal.field.like("%.user"))
             )
         )
     query = query.order_by(ledger.revision.desc()).limit(limit)

@@ -61,6 +61,7 @@ def test_what_cannot_be_seen_around_an_id_is_no_part_of_it_anywhere(terminal: Te
     terminal("flags", "override", FLAG, f"{INVISIBLE}anna\u2060", "on")
     assert list(terminal.json("flags", "show", FLAG)["overrides"]) == ["anna"]
     assert terminal.json("evaluate", FLAG, "--user", f" anna{INVISIBLE}")["cause"] == "override"
+    assert len(terminal.json("audit", "list", "--user", f" anna{INVISIBLE}")["entries"]) == 1
     terminal("flags", "override", "--remove", FLAG, f"anna{INVISIBLE}")
     assert terminal.json("flags", "show", FLAG)["overrides"] == {}
 

@@ -138,6 +138,7 @@ def test_wsgi_reads_the_same_user_from_the_same_bytes_as_asgi() -> None:
     assert wrapped({"HTTP_X_ROLLOUT_USER": as_wsgi}, start) == ["sørén".encode()]
     assert wrapped({"REMOTE_USER": "bob", "HTTP_X_ROLLOUT_USER": "ada"}, start) == [b"bob"]
     assert wrapped({"REMOTE_USER": "日本"}, start) == ["日本".encode()]
+    assert wrapped({"REMOTE_USER": " ", "HTTP_X_ROLLOUT_USER": "ada"}, start) == [b"ada"]
     assert wrapped({}, start) == [b"None"]
 
 

@@ -55,7 +55,7 @@ def test_an_access_token_is_known_by_its_hash_until_it_is_revoked(door: Door) ->
 
 def test_a_token_can_be_revoked_by_a_name_that_is_its_own(door: Door) -> None:
     create_token(door, "ci", Role.EVALUATE, actor="eva")
-    revoke(door, "ci", actor="eva")
+    revoke(door, " ci ", actor="eva")  # as it may have been given when it was made
     first = create_token(door, "ci", Role.EVALUATE, actor="eva")
     second = create_token(door, "ci", Role.VIEWER, actor="eva")
     with pytest.raises(NotFound, match="2 access tokens are called 'ci'"):

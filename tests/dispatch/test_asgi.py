@@ -169,6 +169,18 @@ async def test_a_body_that_is_not_what_it_says_is_refused(raw: bytes) -> None:
         await unpack(raw, b"gzip", 1_000_000)
 
 
+async def test_a_body_may_be_compressed_in_blocks_and_not_in_hundreds_of_thousands() -> None:
+    blocks = b"".join(gzip.compress(PLAIN[at : at + 1]) for at in range(900))
+    assert await unpack(blocks, b"gzip", 1_000) == PLAIN[:900]
+    with pytest.raises(UnreadableBody, match="compress it as one"):
+        await unpack(gzip.compress(b"") * 500_000, b"gzip", 1_000)
+
+
+async def test_a_member_may_be_longer_than_what_is_read_at_once() -> None:
+    noise = bytes(hash((at, "noise")) & 255 for at in range(100_000))
+    assert await unpack(gzip.compress(noise) * 2, b"gzip", 200_000) == noise * 2
+
+
 @pytest.mark.parametrize("members", [1, 20])
 async def test_a_bomb_is_not_unpacked_past_the_limit(members: int) -> None:
     bomb = gzip.compress(bytes(50_000_000 // members)) * members

@@ -272,6 +272,39 @@ def test_a_tool_that_one_model_lacks_speaks_against_nobody(
     assert not [each for each in gate.status().breakers if each.model is not None]
 
 
+@pytest.mark.parametrize(
+    ("preferences", "said"),
+    [
+        ({"data_collection": "deny"}, "No endpoints found matching your data policy (Free model publication)."),
+        ({"zdr": True}, "No endpoints found matching your data policy (Zero data retention)."),
+        ({"ignore": ["venice"]}, "All providers have been ignored."),
+        ({"quantizations": ["fp4"], "sort": "price"}, f"No endpoints found for {ALPHA}."),
+        ({"only": ["venice"]}, f"No endpoints found for {ALPHA} that satisfy the requested max_price."),
+    ],
+    ids=repr,
+)
+def test_a_caller_who_lets_no_provider_answer_takes_no_model_from_others(
+    call: Caller, gate: Counting, upstream: world.Upstream, preferences: Any, said: str
+) -> None:
+    upstream.direct = world.says(404, {"error": {"message": said, "code": 404}})
+    for _ in range(5):
+        with pytest.raises(SendingFailed):
+            call(user="off", provider=preferences)
+    assert not [each for each in gate.status().breakers if each.model is not None]
+    upstream.direct = world.normal
+    assert call(user="off").decision.model == ALPHA
+
+
+@pytest.mark.parametrize("preferences", [None, {}, {"sort": "price", "only": None}])
+def test_a_model_that_nobody_can_be_asked_for_is_left_alone(
+    call: Caller, gate: Counting, upstream: world.Upstream, preferences: Any
+) -> None:
+    upstream.direct = world.says(404, {"error": {"message": f"No endpoints found for {ALPHA}.", "code": 404}})
+    with pytest.raises(SendingFailed):
+        call(user="off", provider=preferences)
+    assert [each.model for each in gate.status().breakers if each.model is not None] == [ALPHA, BETA]
+
+
 @pytest.mark.parametrize("said", ["", " "])
 def test_an_empty_chunk_now_and_then_is_no_progress(
     call: Caller, client: world.FixedClient, upstream: world.Upstream, said: str

@@ -69,6 +69,14 @@ def test_a_user_id_loses_what_cannot_be_seen_around_it_and_nothing_else(text: st
     assert not kept or (check_user_id(f"\u200b {text}\ufeff\t") == kept)
 
 
+@pytest.mark.parametrize("blank", ["\u3164", "\u2800", "\uffa0", "\u115f", "\u034f", "\u00a0", "\u2060"])
+def test_a_character_that_shows_nothing_is_no_part_of_an_id_at_its_ends(blank: str) -> None:
+    assert check_user_id(f"{blank}anna{blank}") == user_id(f"anna{blank}") == "anna"
+    assert user_id(blank) == ""
+    with pytest.raises(InvalidValue, match="is empty"):
+        check_user_id(blank)
+
+
 class Colour(Enum):
     RED = "red"
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -65,6 +66,17 @@ async def test_all_forced_users_are_paged_and_searched_on_a_page_of_their_own(wo
     ):
         assert (await browser.get(f"{PAGE}/forced?{odd}")).status_code == 200, odd
     assert (await browser.get(f"{PAGE}/forced?q=%25")).text.count('class="id">user-') == 0, "no pattern is meant"
+
+
+@pytest.mark.parametrize(
+    ("user", "query"),
+    [("a\u200bb", "a\u200bb"), ("a\u202eb", "a\u202e"), ("a\u00a0b", "a\u00a0b"), ("anna", "\u200b anna\u3164")],
+)
+async def test_a_user_is_found_by_the_id_that_was_given(world: World, user: str, query: str) -> None:
+    set_override(world.door, MAIN_FLAG, user, Variant.ON, actor="a")
+    set_override(world.door, MAIN_FLAG, "somebody", Variant.ON, actor="a")
+    found = (await a_browser(world).get(f"{PAGE}/forced?q={quote(query)}")).text
+    assert "1 forced user found" in words(found)
 
 
 @pytest.mark.parametrize("hx", [True, False], ids=["with scripts", "without"])

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from rollout.domain.evaluate import Cause
 from rollout.domain.flag import MAIN_FLAG, Flag, Override, Variant
+from rollout.domain.identity import user_id
 from rollout.domain.ledger import Action, Entry
 from rollout.domain.local import LocalOverrides
 from rollout.domain.share import WHOLE
@@ -241,7 +242,7 @@ def forced_users(
     limit = ROWS if whole else NEWEST
     wanted = min(int(page), _LAST_PAGE) if whole and page.isascii() and page.isdigit() and len(page) < 10 else 1
     at = max(1, wanted)
-    search = query.strip()
+    search = user_id(query)
     found = list_forced(connection, view.flag.key, search=search, limit=limit, offset=(at - 1) * limit)
     last = max(1, -(-found.found // limit))
     if at > last:
