@@ -373,6 +373,12 @@
       here.searchParams.delete("done");
       history.replaceState(null, "", here);
     }
+    // A second click would end the first request before its cookie is here, and the code would be used up.
+    let sent = -Infinity;
+    find("#sign-in")?.addEventListener("submit", (event) => {
+      if (event.timeStamp < sent + 10000) event.preventDefault();
+      else sent = event.timeStamp;
+    });
     useLink();
   });
 })();

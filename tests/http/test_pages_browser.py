@@ -34,6 +34,25 @@ def test_the_link_signs_in_and_its_code_is_not_left_in_the_address(site: Site) -
     assert "code" not in page.url
 
 
+def test_a_second_click_while_signing_in_sends_no_second_request(site: Site) -> None:
+    page = site.open()
+    page.context.clear_cookies()
+    page.goto(f"{site.address}/sign-in")
+    page.get_by_label("Code").fill("a code")
+    stopped = page.evaluate(
+        """() => {
+            const form = document.querySelector("#sign-in"), stopped = [];
+            form.addEventListener("submit", (event) => {
+                stopped.push(event.defaultPrevented);
+                event.preventDefault();
+            });
+            for (const _ of [1, 2, 3]) form.querySelector("button").click();
+            return stopped;
+        }"""
+    )
+    assert stopped == [False, True, True]
+
+
 def test_the_keyboard_alone_kills_and_restores(site: Site) -> None:
     site.by_somebody_else(change_flag, FlagChange(share=10_000))
     page = site.open()
