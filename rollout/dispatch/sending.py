@@ -67,6 +67,26 @@ class Decides(Protocol):
         ...
 
 
+class _Source:
+    """Who asks and what, for the gate. It knows nothing of the request's attempts.
+
+    They hold it, and a circle would leave every request to the garbage collector.
+    """
+
+    __slots__ = ("_body", "_mark", "_user")
+
+    def __init__(self, user: object, body: Mapping[str, Any]) -> None:
+        self._user, self._body = user, body
+        self._mark: Mark | None = None
+
+    def mark(self) -> Mark:
+        """Return by what the gate tells this request's caller and body from others."""
+        if self._mark is None:
+            body = _fingerprint(self._body)
+            self._mark = Mark(hash(self._user) if isinstance(self._user, str) and self._user else body, body)
+        return self._mark
+
+
 class Sending:
     """One request on its way. Belongs to whoever sends it; not shared between threads.
 
@@ -88,24 +108,24 @@ class Sending:
 
     Attributes:
         is_over: whether the observer was told of its end.
+        source: who asks and what, for the gate.
 
     Raises:
         InvalidRequest: the cascade is empty.
     """
 
     __slots__ = (
+        "__weakref__",
         "_answered",
         "_attribution",
         "_clock",
         "_hands_over",
-        "_mark",
         "_models",
         "_on_cost",
         "_permit",
         "_request_id",
         "_rescue",
         "_substituted",
-        "_user",
         "_wall",
         "_written",
         "body",
@@ -114,6 +134,7 @@ class Sending:
         "is_over",
         "last",
         "records",
+        "source",
         "started",
         "stream",
         "upstreams",
@@ -143,8 +164,7 @@ class Sending:
         self.evaluation = evaluation if evaluation is not None else decides.evaluate(MAIN_FLAG, user)
         self._models, self._substituted = _in_order(model, decides.cascade, upstreams.allow_paid)
         self.body, self.stream, self.upstreams, self.gate = body, stream, upstreams, gate
-        self._user = user
-        self._mark: Mark | None = None
+        self.source = _Source(user, body)
         self.wanted: Wanted = wanted_by(body)
         self._attribution = attribution
         self._on_cost = on_cost
@@ -169,7 +189,7 @@ class Sending:
             total=limits.total_timeout,
             per_attempt=limits.first_token_timeout if self.stream else limits.attempt_timeout,
             rescue=self._rescue,
-            source=self,
+            source=self.source,
         )
         return handing_over(policy) if self._hands_over else policy
 
@@ -177,13 +197,6 @@ class Sending:
     def can_leave_the_gateway(self) -> bool:
         """Say whether somebody else takes a request over that the gateway is not asked."""
         return self._rescue or self._hands_over
-
-    def mark(self) -> Mark:
-        """Return by what the gate tells this request's caller and body from others."""
-        if self._mark is None:
-            body = _fingerprint(self.body)
-            self._mark = Mark(hash(self._user) if isinstance(self._user, str) and self._user else body, body)
-        return self._mark
 
     def call(self, attempt: Attempt) -> Call:
         """Return an attempt as an HTTP call; from here on its permit is kept here.
@@ -271,7 +284,7 @@ class Sending:
         """Put on record, and count, that the last attempt failed after it had begun to answer."""
         last = self.records[-1]
         self.records[-1] = last._replace(failure=fault.kind, detail=self._without_secrets(fault.detail))
-        self.gate.broke(last.path, last.model, fault.blames(last.path), self)
+        self.gate.broke(last.path, last.model, fault.blames(last.path), self.source)
 
     def abandon(self) -> None:
         """Put on record that the caller left while an attempt was on its way; nothing where none was."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
+import weakref
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from rollout.domain.failure import FailureKind
 from rollout.domain.flag import Path
 from rollout.resilience.gate import Gate
 from rollout.resilience.permit import Permit
+from rollout.resilience.policy import Attempt
 from rollout.resilience.quota import QuotaLimits
 from rollout.settings import Upstreams
 from tests.dispatch import conftest as world
@@ -400,7 +403,7 @@ def test_a_request_is_the_same_for_the_gate_whoever_sends_it_and_however(client:
     dispatcher = Dispatcher(client, gate=world.a_gate())
 
     def mark(**params: Any) -> Any:
-        return dispatcher.prepare({"messages": HEJ, **params}, {}).mark()
+        return dispatcher.prepare({"messages": HEJ, **params}, {}).source.mark()
 
     same = [mark(user="on"), mark(user="on", stream=True, model=BETA), mark(user="on", metadata={"request": "2"})]
     assert len(set(same)) == 1
@@ -408,3 +411,19 @@ def test_a_request_is_the_same_for_the_gate_whoever_sends_it_and_however(client:
     assert mark(user="off").caller != same[0].caller
     assert mark(user="on", temperature=1).body != same[0].body
     assert mark().caller == mark().body, "nobody knows who asks"
+
+
+def test_a_request_that_is_over_leaves_nothing_to_the_garbage_collector(client: world.FixedClient) -> None:
+    dispatcher = Dispatcher(client, gate=world.a_gate())
+    sending = dispatcher.prepare({"messages": HEJ}, {})
+    attempt = next(sending.policy())
+    assert isinstance(attempt, Attempt)
+    sending.call(attempt)
+    sending.note(attempt, None, status=200)
+    over = weakref.ref(sending)
+    gc.disable()  # what is in no circle goes without it
+    try:
+        del sending
+        assert over() is None
+    finally:
+        gc.enable()
