@@ -61,12 +61,7 @@ def check_user_id(text: object, *, field: str = "user") -> str:
     Raises:
         InvalidValue: it is empty, too long, or holds control characters or lone surrogates.
     """
-    if type(text) is str and text[:1].isalnum() and text[-1:].isalnum() and text.isprintable():
-        trimmed: object = text  # nearly every one: nothing stands around it
-        if len(text) <= MAX_USER_ID:
-            return text
-    else:
-        trimmed = user_id(text) if isinstance(text, str) else text  # of nothing else the reason is said
+    trimmed = user_id(text) if isinstance(text, str) else text  # of nothing else the reason is said
     return _printable(trimmed, field=field, longest=MAX_USER_ID, empty=False)
 
 
