@@ -169,7 +169,7 @@ def read_network(environ: Mapping[str, str]) -> Network:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether a host, as it stands in a URL without brackets, is this machine itself."""
+    """Tell whether a host, as it stands in a URL without brackets, is this machine itself."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     import ipaddress
@@ -192,7 +192,7 @@ def explain(error: BaseException, proxy: Proxy | None = None) -> str:
 
 
 def is_refused_by_proxy(error: BaseException) -> bool:
-    """Say whether a proxy turned a request away before the other side saw any of it."""
+    """Tell whether a proxy turned a request away before the other side saw any of it."""
     return type(error).__name__ in {"ProxyError", "ClientHttpProxyError"}
 
 

@@ -139,12 +139,12 @@ def settings_of(context: click.Context) -> Settings:
 
 
 def as_json(context: click.Context) -> bool:
-    """Say whether standard output is for a machine."""
+    """Tell whether standard output is for a machine."""
     return bool(context.meta.get(_AS_JSON, False))
 
 
 def wants_colour(context: click.Context) -> bool:
-    """Say whether the environment allows colour; a pipe never gets any (click strips it)."""
+    """Tell whether the environment allows colour; a pipe never gets any (click strips it)."""
     environ = environ_of(context)
     return given(environ, "NO_COLOR") is None and environ.get("TERM") != "dumb"
 

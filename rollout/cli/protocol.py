@@ -107,7 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(self._refusal)
 
     def is_late(self, now: float) -> bool:
-        """Say whether the message that is awaited takes too long, as someone does who wants to hold the connection.
+        """Tell whether the message that is awaited takes too long, as someone does who wants to hold the connection.
 
         While requests wait in line behind one that is being answered, it is we who do not read.
         """

@@ -106,7 +106,7 @@ class Phases:
 
 
 def hangs(state: GatewayState) -> bool:
-    """Say whether requests to the gateway would wait for nothing."""
+    """Tell whether requests to the gateway would wait for nothing."""
     if state.phase is GatewayPhase.EXTERNAL:
         return not state.answering and state.last_error is not None  # else it was not asked yet
     return state.phase in _HANGS

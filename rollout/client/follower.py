@@ -63,7 +63,7 @@ ONLY_PUSHED: Final = (
 
 
 def in_a_loop() -> bool:
-    """Say whether an event loop runs in this thread, which nobody may keep waiting."""
+    """Tell whether an event loop runs in this thread, which nobody may keep waiting."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, despite its name
 

@@ -53,7 +53,7 @@ class KillFile:
         self.exists, self.problem = False, None
 
     def look(self, now: float) -> bool:
-        """Say whether the file exists, looking at most every `EVERY` seconds; never raises.
+        """Tell whether the file exists, looking at most every `EVERY` seconds; never raises.
 
         Args:
             now: seconds of any clock, always the same one; it may be set forward and back.

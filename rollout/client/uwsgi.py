@@ -12,7 +12,7 @@ from typing import Any
 
 
 def forks_later() -> bool:
-    """Say whether this process loads an application for the workers that it forks afterwards."""
+    """Tell whether this process loads an application for the workers that it forks afterwards."""
     host = _host()
     try:
         return host is not None and not (host.worker_id() or host.mule_id() or host.i_am_the_spooler())
@@ -21,7 +21,7 @@ def forks_later() -> bool:
 
 
 def without_threads() -> bool:
-    """Say whether this process was told to run no threads of the application's."""
+    """Tell whether this process was told to run no threads of the application's."""
     host = _host()
     if host is None:
         return False

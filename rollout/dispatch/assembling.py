@@ -27,7 +27,7 @@ class _Call:
         self.arguments: list[str] = []
 
     def goes_on_with(self, piece: Mapping[str, Any], name: object) -> bool:
-        """Say whether a piece belongs to this call; some models give every call the same index and its own id."""
+        """Tell whether a piece belongs to this call; some models give every call the same index and its own id."""
         if piece.get("index") != self.index:
             return False
         return not (name and self.id and piece.get("id") and piece["id"] != self.id)
@@ -66,7 +66,7 @@ class Assembly:
 
     @property
     def is_too_long(self) -> bool:
-        """Say whether more came than is ever kept; nothing is added from there on."""
+        """Tell whether more came than is ever kept; nothing is added from there on."""
         return self._size > MAX_CHARACTERS
 
     def take(self, piece: Mapping[str, Any]) -> None:

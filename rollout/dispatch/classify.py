@@ -237,7 +237,7 @@ def _of_refusal(status: int, error: Mapping[str, Any], detail: str) -> Fault:
 
 
 def _speaks_of_model(status: int, error: Mapping[str, Any]) -> bool:
-    """Say whether a 4xx speaks of a provider, a region, a limit of the model, or of how this request is routed."""
+    """Tell whether a 4xx speaks of a provider, a region, a limit of the model, or of how this request is routed."""
     metadata = _metadata(error)
     if metadata.get("provider_name") or metadata.get("raw") is not None:
         return True
@@ -259,7 +259,7 @@ def _speaks_of_model(status: int, error: Mapping[str, Any]) -> bool:
 
 
 def _is_per_model(error: Mapping[str, Any]) -> bool:
-    """Say whether an error, of whatever status, tells of a limit of the one model that was asked."""
+    """Tell whether an error, of whatever status, tells of a limit of the one model that was asked."""
     return _metadata(error).get("error_type") in _PER_MODEL or _TOO_LONG.search(_text(error)) is not None
 
 
@@ -288,7 +288,7 @@ def _of_429(path: Path, error: Mapping[str, Any]) -> FailureKind:
 
 
 def _is_of_content(error: Mapping[str, Any]) -> bool:
-    """Say whether an error is about what was said: moderation, a guardrail of the account, the router's own wall."""
+    """Tell whether an error is about what was said: moderation, a guardrail of the account, the router's own wall."""
     text, metadata = _text(error).lower(), _metadata(error)
     if "patterns" in metadata or metadata.get("error_type") in _OF_CONTENT:
         return True

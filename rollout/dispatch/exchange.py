@@ -121,12 +121,12 @@ async def attempt_once_async(
 
 
 def is_stream(status: int, headers: Mapping[str, str]) -> bool:
-    """Say whether an answer is a stream of events; everything else is read whole and judged as a plain one."""
+    """Tell whether an answer is a stream of events; everything else is read whole and judged as a plain one."""
     return status == 200 and headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
 def _would_be_eaten(sending: Sending, attempt: Attempt, call: Call) -> bool:
-    """Say whether LiteLLM would eat of the stream that a request asks for.
+    """Tell whether LiteLLM would eat of the stream that a request asks for.
 
     It takes every piece whose text holds the end mark for the stream's end, and drops it. Nothing shows that in an
     answer's last piece, so a request that speaks of the end mark is streamed on the direct path, if that is possible.

@@ -73,7 +73,7 @@ def _at_no_cost(parser: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _may_hold_a_file(messages: Any) -> bool:
-    """Say whether a message may hold a file: a part that is neither text, sound nor film, nor evidently an image.
+    """Tell whether a message may hold a file: a part that is neither text, sound nor film, nor evidently an image.
 
     Parts are not searched for further parts in them, as those that could hold any count as files.
     """

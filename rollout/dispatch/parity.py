@@ -89,7 +89,7 @@ def upstream_model(said: str, model: str) -> str:
 
 
 def usage_is_estimated(chunk: Any) -> bool:
-    """Say whether a chunk's usage is the gateway's own guess, because the upstream's never came.
+    """Tell whether a chunk's usage is the gateway's own guess, because the upstream's never came.
 
     The upstream's usage always carries its `cost`. A stream of the gateway that ends with a usage without one was
     cut off upstream: the gateway made up its end, `finish_reason` and `[DONE]` included. Ask only about a gateway

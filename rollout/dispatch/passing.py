@@ -60,7 +60,7 @@ class Passage:
 
     @property
     def is_over(self) -> bool:
-        """Say whether nothing more is to be read."""
+        """Tell whether nothing more is to be read."""
         return self.tail.is_over
 
     def passable(self, piece: bytes) -> bytes:

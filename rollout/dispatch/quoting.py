@@ -54,7 +54,7 @@ def upstreams_error(error: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def is_own_code(error: Mapping[str, Any]) -> bool:
-    """Say whether the gateway's error tells that its own code failed; ask only if it quotes nothing."""
+    """Tell whether the gateway's error tells that its own code failed; ask only if it quotes nothing."""
     return _OWN_CODE.search(str(error.get("message"))[:LONGEST_TEXT]) is not None
 
 

@@ -22,7 +22,7 @@ OnCost = Callable[[str, float, Path], object]
 
 
 def is_wanted(observe: Observe | None) -> bool:
-    """Say whether anybody wants to hear of a request."""
+    """Tell whether anybody wants to hear of a request."""
     return observe is not None or requests_log.isEnabledFor(logging.INFO)
 
 

@@ -195,7 +195,7 @@ class Sending:
 
     @property
     def can_leave_the_gateway(self) -> bool:
-        """Say whether somebody else takes a request over that the gateway is not asked."""
+        """Tell whether somebody else takes a request over that the gateway is not asked."""
         return self._rescue or self._hands_over
 
     def call(self, attempt: Attempt) -> Call:
@@ -337,7 +337,7 @@ class Sending:
             self.gate.settle(permit, fault.blames(permit.path), fault.retry_after, sent=sent, fits=fault.fits)
 
     def _brings_about(self, path: Path, kind: FailureKind) -> bool:
-        """Say whether a failure may be due to a field of this request that others do not have."""
+        """Tell whether a failure may be due to a field of this request that others do not have."""
         if kind in _EXCLUDED:
             # who may not answer this request may answer others: OpenRouter says of both that the model has nobody
             preferences = self.body.get("provider")

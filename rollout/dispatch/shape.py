@@ -67,7 +67,7 @@ def check_shape(body: Mapping[str, Any]) -> None:
 
 
 def is_usual(message: object) -> bool:
-    """Say whether a message is like nearly every one: a usual role and a text, so that it needs no further look."""
+    """Tell whether a message is like nearly every one: a usual role and a text, so that it needs no further look."""
     return (
         type(message) is dict
         and message.keys() == _USUAL_FIELDS

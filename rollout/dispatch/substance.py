@@ -38,7 +38,7 @@ class Wanted(NamedTuple):
 
     @property
     def has_shape(self) -> bool:
-        """Say whether there is more to judge than whether the answer says anything."""
+        """Tell whether there is more to judge than whether the answer says anything."""
         return self.json or self.tools is not None
 
 

@@ -92,17 +92,17 @@ class Tail:
 
     @property
     def odd(self) -> bool:
-        """Say whether anything came that says nothing, beside data, comments and empty lines."""
+        """Tell whether anything came that says nothing, beside data, comments and empty lines."""
         return self._parser.odd
 
     @property
     def is_over(self) -> bool:
-        """Say whether nothing more is to be read."""
+        """Tell whether nothing more is to be read."""
         return self.done or self.fault is not None
 
     @property
     def waiting(self) -> bool:
-        """Say whether more bytes are needed before anything else can happen."""
+        """Tell whether more bytes are needed before anything else can happen."""
         return not (self.ready or self.is_over)
 
     def feed(self, data: bytes) -> None:
@@ -167,7 +167,7 @@ class Tail:
         return self.fault is None
 
     def _is_late(self, chunk: dict[str, Any]) -> bool:
-        """Say whether a chunk that comes after the end of the gateway's only choice brings more of it.
+        """Tell whether a chunk that comes after the end of the gateway's only choice brings more of it.
 
         After the usage, which LiteLLM sends last, the upstream sent it behind its own end mark: nothing of the answer.
         Before, LiteLLM took a piece of the answer for the end mark, and that piece is gone.

@@ -91,7 +91,7 @@ def wrap(old: Callable[_P, _R], *, dispatcher: Callable[[], Dispatcher] = defaul
 
 
 def _left_to_old(verdict: Verdict) -> bool:
-    """Say whether the old function answers: the gateway failed, or rests, or has no model that may be asked."""
+    """Tell whether the old function answers: the gateway failed, or rests, or has no model that may be asked."""
     resting = verdict.attempt is None and verdict.failure in (FailureKind.RESTING, FailureKind.NOT_FREE)
     return resting or verdict.failure in GATEWAY_FAULTS
 

@@ -22,7 +22,7 @@ class AccessToken:
     last_used_at: datetime | None = None
 
     def holds(self, now: datetime) -> bool:
-        """Say whether it lets anybody in at a moment."""
+        """Tell whether it lets anybody in at a moment."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
@@ -46,7 +46,7 @@ class Session:
     last_used_at: datetime | None = None
 
     def holds(self, now: datetime) -> bool:
-        """Say whether it lets somebody in at a moment: as a session, or as a link that was not used yet."""
+        """Tell whether it lets somebody in at a moment: as a session, or as a link that was not used yet."""
         ends = self.expires_at if self.opened else self.code_expires_at
         return not self.closed and ends is not None and now < ends
 

@@ -41,7 +41,7 @@ class Override:
     expires_at: datetime | None = None
 
     def holds(self, now: datetime) -> bool:
-        """Say whether the override still applies at a moment."""
+        """Tell whether the override still applies at a moment."""
         return self.expires_at is None or now < self.expires_at
 
 

@@ -32,7 +32,7 @@ _MODEL_ID: Final = re.compile(r"[A-Za-z0-9~][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0
 
 
 def is_free_id(model: str) -> bool:
-    """Say whether a model's id says that it is free: `:free` is its only suffix, and no preset is named in it.
+    """Tell whether a model's id says that it is free: `:free` is its only suffix, and no preset is named in it.
 
     `a/b:online:free` or `a/b@preset/c:free` could ask for something beside the model that costs.
     """

@@ -32,7 +32,7 @@ def parse_release(text: str) -> Release | None:
 
 
 def streams_say_cost(text: str | None, *, unknown: bool) -> bool:
-    """Say whether the streams of a release tell their cost.
+    """Tell whether the streams of a release tell their cost.
 
     Args:
         text: what a gateway says that it is, None if it does not say.

@@ -16,7 +16,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
     def reaches(self, needed: Role) -> bool:
-        """Say whether this role is enough where another is asked for."""
+        """Tell whether this role is enough where another is asked for."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 

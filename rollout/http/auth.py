@@ -42,7 +42,7 @@ class Caller:
     session: str = ""
 
     def may(self, needed: Role) -> bool:
-        """Say whether the caller's role reaches."""
+        """Tell whether the caller's role reaches."""
         return self.role.reaches(needed)
 
 
@@ -86,7 +86,7 @@ def bearer(request: Request) -> str | None:
 
 
 def same_origin(request: Request) -> bool:
-    """Say whether a browser's request comes from our own pages; one without an Origin is judged by Fetch Metadata."""
+    """Tell whether a browser's request comes from our own pages; one without an Origin is judged by Fetch Metadata."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin == "null":
         # a page that sends no referrer says no origin either; only the browser itself knows that it is ours

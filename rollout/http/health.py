@@ -50,7 +50,7 @@ async def live() -> dict[str, str]:
 @router.get("/readyz")
 @router.head("/readyz", include_in_schema=False)
 async def ready(plane: ThePlane) -> JSONResponse:
-    """Say whether changes can be made: 503 while the database cannot be reached."""
+    """Tell whether changes can be made: 503 while the database cannot be reached."""
     problem = plane.database_problem
     return JSONResponse(
         {"status": "ok"} if problem is None else {"status": "unready", "detail": problem}, 503 if problem else 200

@@ -239,7 +239,7 @@ class Plane:
         return token
 
     def knows_code(self, code: str) -> bool:
-        """Say whether a sign-in code is one that nobody used yet, without asking the database."""
+        """Tell whether a sign-in code is one that nobody used yet, without asking the database."""
         return hash_secret(code.strip()) in self.published.codes
 
     def first_use(self, token_id: str) -> FirstUse | None:
@@ -254,7 +254,7 @@ class Plane:
             self._first_uses[token] = FirstUse(self.now(), exchange.decision.served_by, exchange.failure)
 
     def may_send(self, secret: str) -> bool:
-        """Say whether the completions endpoint serves a caller with this secret."""
+        """Tell whether the completions endpoint serves a caller with this secret."""
         token = self.token_of(secret)
         if token is None or not token.role.reaches(Role.EVALUATE):
             return False

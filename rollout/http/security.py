@@ -147,7 +147,7 @@ def _shortest(name: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-    """Say whether a host's name is one at all: what is not would only fail later, where addresses are put together."""
+    """Tell whether a host's name is one at all: what is not would only fail later, where addresses are put together."""
     if not name.startswith("["):
         return _DNS_NAME.fullmatch(name) is not None
     try:
@@ -157,7 +157,7 @@ def _is_name(name: str) -> bool:
 
 
 def is_origin_of(origin: str, host: str) -> bool:
-    """Say whether an Origin header names the place that a Host header names.
+    """Tell whether an Origin header names the place that a Host header names.
 
     A proxy may write out the port that the scheme has anyway, or leave any port out. Without a port only the name
     can be compared; on loopback, where other programs have other ports of the same name, none means the scheme's own.

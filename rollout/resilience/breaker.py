@@ -136,7 +136,7 @@ class Breaker:
         return self._failures
 
     def allows(self, now: float) -> bool:
-        """Say whether a call may pass now; asking changes nothing."""
+        """Tell whether a call may pass now; asking changes nothing."""
         if self.state is _CLOSED:
             return True
         return now >= self._until and (not self._probe or now >= self._probe_ends)

@@ -74,7 +74,7 @@ class Gate:
             self._budget.deposit()
 
     def has_retry(self) -> bool:
-        """Say whether there is a retry in the budget; asking takes nothing."""
+        """Tell whether there is a retry in the budget; asking takes nothing."""
         with self._lock:
             return self._budget.level(self._clock()) >= 1.0
 

@@ -230,7 +230,7 @@ def attempts(
 
 
 def _is_worth_a_wait(refusal: Refusal) -> bool:
-    """Say whether what is in the way is the same for every model on both paths, and over soon."""
+    """Tell whether what is in the way is the same for every model on both paths, and over soon."""
     return refusal.soon or refusal.kind is FailureKind.MINUTE_CAP
 
 
@@ -255,7 +255,7 @@ def _admitted(gate: Gate, walk: _Walk, now: float) -> Permit | Refusal:
 
 
 def _speak_against_the_path(refusals: Iterable[Refusal]) -> bool:
-    """Say whether the direct path may be better; it is not, if the same model was only asked too often."""
+    """Tell whether the direct path may be better; it is not, if the same model was only asked too often."""
     return any(refusal is not _NO_RETRY for refusal in refusals)
 
 

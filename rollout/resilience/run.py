@@ -39,7 +39,7 @@ class Run:
         self._failed_at = -inf
 
     def holds(self, path: Path, model: str, now: float) -> bool:
-        """Say whether a further attempt is held up now."""
+        """Tell whether a further attempt is held up now."""
         if self._row < HARMLESS or self._further < self._most:
             return False
         if now - self._failed_at < FORGOTTEN_SECONDS:

@@ -211,7 +211,7 @@ class Scope:
         return lines + [BreakerLine(*key, one.status(now)) for key, one in self._models.items() if _marked(one)]
 
     def is_quiet(self) -> bool:
-        """Say whether no breaker is open."""
+        """Tell whether no breaker is open."""
         closed = BreakerState.CLOSED
         breakers = (*self._paths.values(), *self._answers.values(), *self._models.values())
         return all(each.state is closed for each in breakers)

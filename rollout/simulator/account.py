@@ -89,7 +89,7 @@ class Account:
 
     @property
     def out_of_money(self) -> bool:
-        """Say whether the key's spend limit refuses paid models."""
+        """Tell whether the key's spend limit refuses paid models."""
         return self.spend_limit is not None and self.spent >= self.spend_limit
 
     def key_document(self) -> dict[str, Any]:

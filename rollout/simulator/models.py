@@ -54,7 +54,7 @@ class Model:
 
     @property
     def is_free(self) -> bool:
-        """Say whether both prices are zero."""
+        """Tell whether both prices are zero."""
         return float(self.prompt) == 0.0 and float(self.completion) == 0.0
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | int:
@@ -140,7 +140,7 @@ class Catalogue:
         return None if model_id in self._withdrawn else self._models.get(model_id)
 
     def is_withdrawn(self, model_id: str) -> bool:
-        """Say whether the id was listed once and is no longer."""
+        """Tell whether the id was listed once and is no longer."""
         return model_id in self._withdrawn
 
     def withdraw(self, model_id: str) -> None:

@@ -166,7 +166,7 @@ def _open_sqlite(url: URL) -> Engine:
 
 
 def _is_read_only(file: str | None) -> bool:
-    """Say whether a database lies where nothing can be written, and whole: without changes waiting beside it."""
+    """Tell whether a database lies where nothing can be written, and whole: without changes waiting beside it."""
     if not file or file == ":memory:" or not os.path.isfile(file):  # noqa: PTH113 - as SQLite names it
         return False
     if os.access(file, os.W_OK) and os.access(Path(file).parent, os.W_OK):

@@ -81,7 +81,7 @@ class SnapshotReader:
         return self._last
 
     def is_due(self, now: datetime) -> bool:
-        """Say whether an override has ended since the last snapshot was read, or holds again: a clock may go back."""
+        """Tell whether an override has ended since the last snapshot was read, or holds again: a clock may go back."""
         ended = self._next_end is not None and now >= self._next_end
         return ended or (self._last_end is not None and now < self._last_end)
 

@@ -103,7 +103,7 @@ def _as_error(error: Any) -> Mapping[str, Any] | None:
 
 
 def is_completion(document: Any) -> bool:
-    """Say whether a parsed document is an answer at all: an object with at least one choice."""
+    """Tell whether a parsed document is an answer at all: an object with at least one choice."""
     choices = document.get("choices") if isinstance(document, dict) else None
     return isinstance(choices, list) and bool(choices)
 
@@ -134,7 +134,7 @@ def error_of_choice(choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def serves(message: Any) -> bool:
-    """Say whether a message, or a delta, holds anything of an answer: text, a tool call, a refusal, audio, images.
+    """Tell whether a message, or a delta, holds anything of an answer: text, a tool call, a refusal, audio, images.
 
     White space is no text, and reasoning is no answer.
     """
@@ -148,7 +148,7 @@ def serves(message: Any) -> bool:
 
 
 def delivers(choice: Mapping[str, Any]) -> bool:
-    """Say whether a choice of a chunk brings the caller something: content, a tool call, or reasoning.
+    """Tell whether a choice of a chunk brings the caller something: content, a tool call, or reasoning.
 
     A choice with nothing but a role is a sign of life, not progress; nor is an end that nothing came before, nor
     white space, of which a model that lost its way sends one token after the other.

@@ -116,7 +116,7 @@ class EventParser:
 
 
 def _is_one_event(data: bytes) -> bool:
-    """Say whether bytes are one whole event of one line, as almost every piece of a stream is."""
+    """Tell whether bytes are one whole event of one line, as almost every piece of a stream is."""
     return data.startswith(b"data: ") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
 
 

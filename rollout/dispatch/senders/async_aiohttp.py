@@ -57,7 +57,7 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _has_something_to_say(connection: Connection) -> bool:
-    """Say whether something waits to be read; from a connection that nothing was asked on, only its end can come."""
+    """Tell whether something waits to be read; from a connection that nothing was asked on, only its end can come."""
     opened = connection.transport.get_extra_info("socket") if connection.transport is not None else None
     if opened is None or (descriptor := opened.fileno()) < 0:
         return False

@@ -31,7 +31,7 @@ def required_revision(if_match: str | None, what: str) -> int | None:
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
-    """Say whether an If-None-Match names an entity tag."""
+    """Tell whether an If-None-Match names an entity tag."""
     if if_none_match is None:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]

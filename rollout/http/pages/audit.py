@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from rollout.domain.errors import InvalidValue
-from rollout.domain.ledger import Entry, instant
+from rollout.domain.ledger import Entry
 from rollout.http.auth import ThePlane, Viewer
 from rollout.http.pages.render import fragment, page, wants_fragment
 from rollout.http.pages.words import ACTIONS, parse_moment
 from rollout.store.ledger import AuditFilter, list_entries, read_head, verify_ledger
+from rollout.wire.documents import entry_document
 
 router = APIRouter(include_in_schema=False)
 
@@ -105,20 +106,8 @@ def show_verify(request: Request, plane: ThePlane, caller: Viewer) -> Response:
 
 
 def raw(entry: Entry) -> str:
-    """Write an entry as JSON, as the API shows it."""
-    names = (
-        "revision",
-        "actor",
-        "actor_kind",
-        "action",
-        "subject",
-        "before",
-        "after",
-        "reason",
-        "previous_digest",
-        "digest",
-    )
-    document = {"at": instant(entry.at)} | {name: getattr(entry, name) for name in names}
+    """Write an entry as JSON, as the API shows it, without the sentence that stands above it."""
+    document = {name: value for name, value in entry_document(entry).items() if name != "sentence"}
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 

@@ -34,7 +34,7 @@ _ADVICE: Final[Mapping[int, str]] = {
 
 
 def is_page(request: Request) -> bool:
-    """Say whether a request is for a page rather than for a program's route."""
+    """Tell whether a request is for a page rather than for a program's route."""
     first = str(request.scope["path"]).lstrip("/").partition("/")[0]
     if first in _PROGRAMS:
         return False
@@ -60,7 +60,7 @@ def page_error(request: Request, error: Exception) -> Response:
 
 
 def _is_stop(request: Request) -> bool:
-    """Say whether this was the attempt to stop everything: whoever made it must read that nothing was stopped."""
+    """Tell whether this was the attempt to stop everything: whoever made it must read that nothing was stopped."""
     return request.method == "POST" and request.url.path.endswith("/kill")
 
 

@@ -164,7 +164,7 @@ def _rows(cascade: Cascade, listed: tuple[ListedModel, ...], now: datetime) -> l
 
 
 def _needs_models(cascade: Cascade, listed: tuple[ListedModel, ...], now: datetime) -> bool:
-    """Say whether the cascade could do with other models than those it has."""
+    """Tell whether the cascade could do with other models than those it has."""
     sound = {model.id for model in listed if model.free and ends_soon(model, now) is None}
     return not set(cascade.models) <= sound.difference(cascade.out) or not cascade.models
 

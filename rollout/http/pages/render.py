@@ -37,7 +37,7 @@ _TICKED: Final = re.compile(r"`([^`]+)`")
 
 
 def wants_fragment(request: Request) -> bool:
-    """Say whether htmx asks for a piece of the page rather than a browser for the whole."""
+    """Tell whether htmx asks for a piece of the page rather than a browser for the whole."""
     return request.headers.get("hx-request") == "true"
 
 

@@ -222,7 +222,7 @@ def _mode(flag: Flag, *, stopped_here: bool) -> Mode:
 
 
 def stopped_here(plane: Plane) -> bool:
-    """Say whether this process is killed by its environment or by its kill file."""
+    """Tell whether this process is killed by its environment or by its kill file."""
     if plane.holder.local.killed:
         return True
     # the holder alone knows of the file; it shows as a kill that neither the environment nor the store made
